@@ -1,0 +1,44 @@
+# The words that developers and CI use alike. Each target does the set-up it needs.
+.DELETE_ON_ERROR:
+.PHONY: help quickstart unit test golden check readme clean
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+
+# Compiled bytecode halves the start of every worker process, so it is made here and not on first use.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --compile -c constraints.txt -e ".[demo,dev]"
+	$(BIN)/python -m compileall -q threephase_ray jobs
+	touch $@
+
+quickstart: $(READY)  ## train the demo: data and checkpoint come with the installation, no GPU, no hub
+	$(BIN)/python jobs/train.py --config jobs/configs/demo.yaml
+
+unit: $(READY)  ## tests without Ray
+	$(BIN)/python -m pytest tests/unit tests/test_architecture.py
+
+test: $(READY)  ## all tests but the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+golden: $(READY)  ## write the golden losses anew, after a change that is meant to move them
+	$(BIN)/python -m pytest tests/integration/test_golden.py --regenerate
+
+check: $(READY)  ## style, types, layers, README
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy --strict threephase_ray jobs
+	$(BIN)/lint-imports
+	$(BIN)/python -m threephase_ray.knobs --check README.md
+
+readme: $(READY)  ## write the table of knobs into README.md
+	$(BIN)/python -m threephase_ray.knobs README.md
+
+clean:  ## remove the environment and the caches; the store stays
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find threephase_ray jobs tests -name __pycache__ -type d -exec rm -rf {} +

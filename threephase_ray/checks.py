@@ -1,0 +1,244 @@
+"""The gate: rows are staged in an SQLite file, and each check, drawn split and subset is one statement there.
+
+So memory stays bounded, whatever the data set's size. In order: `RAW` checks on all rows as they were read; then missing
+splits are drawn and subsets taken; then the other checks, on the rows that are used. What a check drops no later one sees.
+"""
+
+import json
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from hashlib import blake2b
+from itertools import chain, islice
+from typing import Any, NamedTuple
+
+from threephase_ray import config, sources
+from threephase_ray.config import ConfigError, DataError
+
+Progress = Callable[[str, int, int], None]
+
+
+class Check(NamedTuple):
+    """One kind of doubtful rows."""
+
+    flagged: str  # the statement that finds their ids
+    unit: str = "rows"  # what `count` counts: rows, classes (of one row each), or distinct texts
+    drops: tuple[str, ...] = sources.SPLITS  # the splits from which `drop` removes them
+
+
+RAW = ("empty_text", "bad_encoding", "missing_label")
+CHECKS = {
+    "empty_text": Check("SELECT id FROM rows WHERE empty"),
+    "bad_encoding": Check("SELECT id FROM rows WHERE bad"),
+    "missing_label": Check("SELECT id FROM rows WHERE label IS NULL AND split <> 'unlabelled'", drops=("train", "validation", "test")),
+    "duplicate": Check(
+        """SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY split, digest, labels ORDER BY row) AS nth FROM rows)
+           WHERE nth > 1"""
+    ),
+    "conflicting_label": Check(
+        """SELECT id FROM rows WHERE (split, digest) IN
+           (SELECT split, digest FROM rows GROUP BY split, digest HAVING count(DISTINCT labels) > 1)""",
+        unit="texts",
+        drops=("train",),
+    ),
+    "overlap": Check(  # a text that is both labelled for training and unlabelled does no harm
+        """SELECT id FROM rows WHERE digest IN
+           (SELECT digest FROM rows GROUP BY digest HAVING count(DISTINCT split) > 1 AND max(split IN ('validation', 'test')))""",
+        unit="texts",
+        drops=("train", "unlabelled"),
+    ),
+    "single_row_class": Check("SELECT min(id) FROM rows WHERE split = 'train' GROUP BY label HAVING count(*) = 1", unit="classes"),
+    "unseen_label": Check(
+        """SELECT id FROM rows WHERE split IN ('validation', 'test')
+           AND label NOT IN (SELECT label FROM rows WHERE split = 'train')"""
+    ),
+}
+_DRAW = """
+    UPDATE rows SET split = :split WHERE split = 'train' AND digest IN (
+        SELECT digest FROM (
+            SELECT digest,
+                   row_number() OVER (PARTITION BY label ORDER BY draw, digest) AS nth,
+                   count(*) OVER (PARTITION BY label) AS size
+            FROM (SELECT digest, min(label) AS label, draw FROM rows WHERE split = 'train' GROUP BY digest)
+            WHERE digest NOT IN (SELECT digest FROM rows WHERE split IN ('validation', 'test')))
+        WHERE nth <= min(size - 1, max(1, round(size * :share))))"""
+_SUBSET = """
+    DELETE FROM rows WHERE id IN (
+        SELECT id FROM (
+            SELECT id, label, row_number() OVER (PARTITION BY label ORDER BY draw, digest, row) AS nth FROM rows WHERE split = :split)
+        JOIN quota USING (label) WHERE nth > quota.size)"""
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def stage(db: sqlite3.Connection, found: dict[str, list[sources.Origin]], data: config.Data, seed: int, progress: Progress) -> None:
+    """Read every row into the table `rows`; `seed` decides what `draw` and `subset` will take.
+
+    Raises:
+        DataError: rows that cannot be read, or a split without rows.
+    """
+    db.execute(
+        """CREATE TABLE rows (id INTEGER PRIMARY KEY, split TEXT, row INTEGER, label TEXT, labels TEXT,
+                              digest BLOB, draw INTEGER, empty INTEGER, bad INTEGER, text TEXT)"""
+    )
+    for split, origins in found.items():
+        count = 0
+        rows = _staged(split, origins, data, seed)
+        while batch := list(islice(rows, 5000)):
+            db.executemany("INSERT INTO rows VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)", batch)
+            count += len(batch)
+            progress(f"reading {split}", count, 0)
+        if count == 0:
+            raise DataError(f"the {split} split has no rows: {', '.join(origin.name for origin in origins[:5])}")
+
+
+def _staged(split: str, origins: list[sources.Origin], data: config.Data, seed: int) -> Iterator[tuple[Any, ...]]:
+    """Rows of a split as the table holds them; equal texts have the same digest and the same draw."""
+    levels, salt = len(data.label_columns), seed.to_bytes(8, "big")
+    raw = chain.from_iterable(sources.read(origin, data, labelled=split != "unlabelled") for origin in origins)
+    for row, (given, names) in enumerate(raw):
+        text, bad = _clean(given if given is not None else "")
+        cleaned = [_clean(name) for name in names if name is not None]
+        labels = [label for label, _ in cleaned] if len(cleaned) == levels else [None] * levels
+        digest = blake2b(text.encode(), digest_size=16).digest()
+        draw = int.from_bytes(blake2b(digest, digest_size=7, key=salt).digest(), "big")
+        bad = bad or any(flaw for _, flaw in cleaned)
+        empty = not any(letter.isprintable() and letter != " " for letter in text)
+        yield split, row, labels[-1], json.dumps(labels), digest, draw, empty, bad, text
+
+
+def _clean(text: str) -> tuple[str, bool]:
+    """Replace what is no character by U+FFFD, and say whether there was any."""
+    if text.isascii():
+        return text, False
+    cleaned, count = _SURROGATES.subn("\ufffd", text)
+    return cleaned, count > 0
+
+
+def gate(db: sqlite3.Connection, data: config.Data, missing: dict[str, float]) -> dict[str, dict[str, Any]]:
+    """Check the staged rows, draw the `missing` splits (name to share), take the subsets; what each check found.
+
+    Raises:
+        DataError: checks whose policy is `error`, all at once; an empty split; fewer than two classes to train on.
+        ConfigError: a subset too small for its classes.
+    """
+    policies: dict[str, str] = data.checks.model_dump()
+    report = {}
+    for kind in RAW:
+        report[kind] = _found(db, kind, policies[kind])
+        _apply(db, kind, policies[kind])
+    _require(db, ("train",), report)
+    for split, share in missing.items():
+        db.execute(_DRAW, {"split": split, "share": share})
+    for split in ("train", "validation", "test"):
+        if (rows := getattr(data.rows, split)) is not None:
+            _subset(db, split, rows, data.rows.min_per_class)
+    for kind in [kind for kind in CHECKS if kind not in RAW]:
+        report[kind] = _found(db, kind, policies[kind])
+        _apply(db, kind, policies[kind])
+    _refuse(report)
+    _require(db, ("train", "validation", "test"), report)
+    return report
+
+
+def split_sizes(db: sqlite3.Connection) -> dict[str, int]:
+    """Rows of each split that has any, in their usual order."""
+    sizes = dict(db.execute("SELECT split, count(*) FROM rows GROUP BY split"))
+    return {split: sizes[split] for split in sources.SPLITS if split in sizes}
+
+
+def _found(db: sqlite3.Connection, kind: str, policy: str) -> dict[str, Any]:
+    """Flag the rows that a check is about, count them, and show a few; copies of a text side by side."""
+    unit = CHECKS[kind].unit
+    db.execute("DROP TABLE IF EXISTS temp.flagged")
+    db.execute("CREATE TEMP TABLE flagged AS " + CHECKS[kind].flagged)
+    texts, rows = db.execute("SELECT count(DISTINCT digest), count(*) FROM rows WHERE id IN flagged").fetchone()
+    examples = db.execute(
+        """SELECT split, row, label, substr(text, 1, 60) FROM rows WHERE id IN flagged
+           ORDER BY CASE ? WHEN 'texts' THEN digest END, split, row LIMIT 3""",
+        (unit,),
+    )
+    return {
+        "policy": policy,
+        "unit": unit,
+        "count": texts if unit == "texts" else rows,
+        "splits": dict(db.execute("SELECT split, count(*) FROM rows WHERE id IN flagged GROUP BY split ORDER BY split")),
+        "examples": [dict(zip(("split", "row", "label", "text"), example, strict=True)) for example in examples],
+    }
+
+
+def _apply(db: sqlite3.Connection, kind: str, policy: str) -> None:
+    """Remove what is to be dropped of the flagged rows; errors are removed too, so that the other checks can go on."""
+    if kind == "missing_label" and policy == "keep":
+        _unlabel(db)  # what is left without a label cannot be validated or tested with
+    elif policy == "keep":
+        return
+    for split in CHECKS[kind].drops:
+        db.execute("DELETE FROM rows WHERE id IN flagged AND split = ?", (split,))
+
+
+def _unlabel(db: sqlite3.Connection) -> None:
+    """Training rows without a label join the unlabelled split; their row numbers follow those that it has."""
+    db.execute(
+        """UPDATE rows SET split = 'unlabelled', row = row + (SELECT coalesce(max(row) + 1, 0) FROM rows WHERE split = 'unlabelled')
+           WHERE split = 'train' AND label IS NULL"""
+    )
+
+
+def _subset(db: sqlite3.Connection, split: str, rows: int, minimum: int) -> None:
+    """Keep at most so many rows of a split."""
+    sizes = dict(db.execute("SELECT label, count(*) FROM rows WHERE split = ? GROUP BY label ORDER BY label", (split,)))
+    least = sum(min(minimum, size) for size in sizes.values())
+    if least > rows:
+        wish = f"{minimum} of each of {len(sizes)} classes (data.rows.min_per_class)"
+        raise ConfigError(f"data.rows.{split}: {rows} rows cannot hold {wish}; set at least {least}")
+    db.execute("DROP TABLE IF EXISTS temp.quota")
+    db.execute("CREATE TEMP TABLE quota (label TEXT PRIMARY KEY, size INTEGER)")
+    db.executemany("INSERT INTO quota VALUES (?, ?)", quotas(sizes, rows, minimum).items())
+    db.execute(_SUBSET, {"split": split})
+
+
+def quotas(sizes: dict[str, int], rows: int, minimum: int) -> dict[str, int]:
+    """Rows to keep of each class: in proportion to its size, but `minimum` (or all it has) at least; `rows` in total at most."""
+
+    def kept(share: float) -> dict[str, int]:
+        return {name: max(min(minimum, size), int(size * share)) for name, size in sizes.items()}
+
+    if sum(sizes.values()) <= rows:
+        return sizes
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(kept(middle).values()) <= rows else (low, middle)
+    chosen = kept(low)
+    nearest_to_more = sorted(sizes, key=lambda name: chosen[name] - sizes[name] * low)
+    for name in nearest_to_more[: rows - sum(chosen.values())]:
+        chosen[name] += 1
+    return chosen
+
+
+def _refuse(report: dict[str, dict[str, Any]]) -> None:
+    """Raise if a check whose policy is `error` found anything."""
+    lines = []
+    for kind, found in report.items():
+        if found["policy"] == "error" and found["count"]:
+            shown = "; ".join(f"{example['split']} row {example['row']} {example['text'][:30]!r}" for example in found["examples"])
+            lines.append(f"  {kind}: {found['count']} {found['unit']}, such as {shown}")
+    if lines:
+        advice = "to go on, correct the data, or set data.checks.<name> to drop or keep"
+        raise DataError("\n".join(["the data fails checks that are set to `error`:", *lines, advice]))
+
+
+def _require(db: sqlite3.Connection, splits: tuple[str, ...], report: dict[str, dict[str, Any]]) -> None:
+    """Raise if a split has no row (left), or if there are not two classes to tell apart."""
+    problems = []
+    for split in sorted(set(splits) - split_sizes(db).keys()):
+        dropped = {kind: found["splits"][split] for kind, found in report.items() if split in found["splits"]}
+        counts = ", ".join(f"{kind} {count}" for kind, count in dropped.items())
+        why = f"checks found {counts}; see data.checks" if dropped else "the training split has too few distinct texts to draw it from"
+        problems.append(f"the {split} split has no row left: {why}")
+    names = [label for (label,) in db.execute("SELECT DISTINCT label FROM rows WHERE split = 'train' LIMIT 2")]
+    if len(names) == 1:
+        problems.append(f"the train split has one class only, {names[0]!r}; a classifier needs two: see data.label_columns")
+    if problems:
+        _refuse(report)
+        raise DataError("\n".join(problems))

@@ -1,0 +1,117 @@
+"""What a person sees while a job runs: a progress bar, or a plain line now and then where there is no terminal; tables."""
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+console = Console(soft_wrap=True)
+_QUIET_SECONDS = 10.0  # between two plain lines
+_POLL_SECONDS = 0.2
+
+
+class Follower:
+    """Shows the events that workers append to a file."""
+
+    def __init__(self, events: Path) -> None:
+        """Start at the file's present end."""
+        self._path, self._position = events, events.stat().st_size if events.exists() else 0
+        self._progress = Progress(
+            TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
+            console=console,
+        )  # fmt: skip
+        self._tasks: dict[str, TaskID] = {}
+        self._notes: dict[str, str] = {}
+        self._last_line = 0.0
+
+    @contextlib.contextmanager
+    def showing(self) -> Iterator[None]:
+        """Show events as they come, for as long as the block lasts."""
+        stop = threading.Event()
+
+        def follow() -> None:
+            while not stop.wait(_POLL_SECONDS):
+                self._read()
+
+        thread = threading.Thread(target=follow, daemon=True)
+        with self._progress if console.is_terminal else contextlib.nullcontext():
+            thread.start()
+            try:
+                yield
+            finally:
+                stop.set()
+                thread.join()
+                self._read()
+
+    def _read(self) -> None:
+        """Show the whole lines that are new."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._position)
+            lines = file.read()
+        whole = lines[: lines.rfind(b"\n") + 1]
+        self._position += len(whole)
+        for line in whole.splitlines():
+            self._show(json.loads(line))
+
+    def _show(self, event: dict[str, Any]) -> None:
+        """Show one event."""
+        name = str(event.get("phase"))
+        if event["event"] == "validation":
+            self._notes[name] = f"validation: {figures(event)}"
+        if event["event"] in ("step", "validation"):
+            loss = f"loss {event['loss']:.4f}  " if event["event"] == "step" else ""
+            note = loss + self._notes.get(name, "")
+            self._bar(name, event, note) if console.is_terminal else self._line(name, event, note)
+        elif not console.is_terminal:
+            console.print(f"{name}: {event['event'].replace('_', ' ')} {figures(event)}")
+
+    def _bar(self, name: str, event: dict[str, Any], note: str) -> None:
+        """Move the phase's bar."""
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=event["steps"], note="")
+        self._progress.update(self._tasks[name], completed=event["step"], total=event["steps"], note=note)
+
+    def _line(self, name: str, event: dict[str, Any], note: str) -> None:
+        """Print a plain line, unless one was printed a moment ago."""
+        if event["event"] == "validation" or time.monotonic() - self._last_line > _QUIET_SECONDS:
+            self._last_line = time.monotonic()
+            console.print(f"{name}: step {event['step']} of {event['steps']}  {note}")
+
+
+def figures(scores: dict[str, Any]) -> str:
+    """Scores in one short line."""
+    return "  ".join(f"{name} {value:.4f}" for name, value in scores.items() if isinstance(value, float) and name not in ("time", "seconds"))
+
+
+def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Print a table, the first column to the left and the others to the right."""
+    made = Table(title=title, title_justify="left")
+    for i, column in enumerate(columns):
+        made.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    console.print(made)
+
+
+@contextlib.contextmanager
+def counting() -> Iterator[Callable[[str, int, int], None]]:
+    """A function (stage, done, total) that shows how far preparing has come; a total of 0 is one not known."""
+    progress = Progress(TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console)
+    tasks: dict[str, TaskID] = {}
+
+    def count(stage: str, done: int, total: int) -> None:
+        if stage not in tasks:
+            tasks[stage] = progress.add_task(stage)
+        progress.update(tasks[stage], completed=done, total=total if total else None)
+
+    with progress if console.is_terminal else contextlib.nullcontext():
+        yield count

@@ -1,0 +1,198 @@
+"""Raw texts to a data set folder: read, checked, split and tokenised once; the folder is named by all it depends on."""
+
+import contextlib
+import hashlib
+import json
+import math
+import shutil
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from threephase_ray import checks, config, shards, sources
+from threephase_ray.config import DataError, ResourceError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+VERSION = 1
+SAMPLE = 10_000  # training texts of which the longest decides the maximum length
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be read for each split, by which rules, and the folder for the result."""
+
+    found: dict[str, list[sources.Origin]]
+    data: config.Data
+    tokenizer: "PreTrainedTokenizerBase"
+    limit: int
+    seed: int
+    folder: Path
+
+    @property
+    def missing(self) -> dict[str, float]:
+        """Splits to be drawn from the training split, in this order, and their shares."""
+        shares = {"test": self.data.test_share, "validation": self.data.validation_share}
+        return {split: share for split, share in shares.items() if split not in self.found}
+
+    @property
+    def done(self) -> bool:
+        """Does the store have it?"""
+        return (self.folder / "dataset.json").exists()
+
+
+def plan(data: config.Data, tokenizer: "PreTrainedTokenizerBase", limit: int, store: Path, seed: int) -> Plan:
+    """Find the sources, and name the folder by a hash of all that the data set depends on.
+
+    Raises:
+        DataError, ConfigError: as `prepare`.
+    """
+    if data.max_length is not None and data.max_length > limit:
+        raise DataError(f"data.max_length: the encoder reads {limit} tokens at most, not {data.max_length}")
+    found = sources.find(data)
+    draws = not {"validation", "test"} <= found.keys() or any((data.rows.train, data.rows.validation, data.rows.test))
+    parts = {
+        "version": VERSION,
+        "content": {split: [origin.fingerprint() for origin in origins] for split, origins in found.items()},
+        "data": data.model_dump(mode="json", exclude={"source", *sources.SPLITS}),
+        "tokenizer": hashlib.sha256(shards.plain(tokenizer).to_str().encode()).hexdigest(),
+        "limit": limit,
+        "seed": seed if draws else 0,
+    }
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return Plan(found, data, tokenizer, limit, seed if draws else 0, store / "data" / key)
+
+
+def prepare(
+    data: config.Data, tokenizer: "PreTrainedTokenizerBase", limit: int, store: Path, seed: int, progress: Progress | None = None
+) -> Path:
+    """The data set folder in the store, made unless it is there; `limit` is the model's maximum length in tokens.
+
+    Where there is no validation or test split, first test and then validation are drawn from the training split:
+    stratified, and all copies of a text on one side. `progress` receives a stage, rows done, and rows in all (0: unknown).
+
+    Raises:
+        DataError: data that cannot be found or read, or that does not pass the checks.
+        ConfigError: knobs that do not fit the data.
+        ResourceError: the store cannot be written.
+    """
+    planned = plan(data, tokenizer, limit, store, seed)
+    folder = planned.folder
+    if planned.done:  # perhaps in a store that is read-only
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):  # who comes second waits, and finds the work done
+            if not planned.done:
+                _make_in_place(planned, progress if progress is not None else _silent)
+    except (OSError, sqlite3.OperationalError) as error:
+        raise ResourceError(f"store: {folder} cannot be written: {error}; free space or set another `store`") from error
+    return folder
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """The progress that nobody watches."""
+
+
+def _make_in_place(planned: Plan, progress: Progress) -> None:
+    """Make the data set beside its folder and rename it at the end, so that there is never half a data set."""
+    making = planned.folder.with_name(f".{planned.folder.name}.making")
+    shutil.rmtree(making, ignore_errors=True)  # left by a process that was killed
+    try:
+        making.mkdir()
+        _make(planned, making, progress)
+        making.rename(planned.folder)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+
+
+def _make(planned: Plan, folder: Path, progress: Progress) -> None:
+    """Fill the folder; `dataset.json` comes last."""
+    data, tokenizer = planned.data, planned.tokenizer
+    with contextlib.closing(_database(folder / "rows.sqlite")) as db:
+        checks.stage(db, planned.found, data, planned.seed, progress)
+        report = checks.gate(db, data, planned.missing)
+        names, classes = _label_names(db, len(data.label_columns))
+        length = data.max_length if data.max_length is not None else _max_length(db, tokenizer, planned.limit)
+        writer = shards.Writer(folder, [_numbers(level) for level in names], shards.truncating(tokenizer, length), data.shard_rows)
+        splits = {split: writer.write(split, db, size, progress) for split, size in checks.split_sizes(db).items()}
+    (folder / "rows.sqlite").unlink()
+    tokenizer.save_pretrained(folder / "tokenizer")
+    description = {
+        "version": VERSION,
+        "content": _content(folder, names),
+        "label_columns": list(data.label_columns),
+        "label_names": names,
+        "num_classes": classes,
+        "max_length": length,
+        "truncated": {split: written.pop("truncated") for split, written in splits.items()},
+        "splits": {split: written | {"origin": _origin(split, planned)} for split, written in splits.items()},
+        "checks": report,
+    }
+    (folder / "dataset.json").write_text(json.dumps(description, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _origin(split: str, planned: Plan) -> str:
+    """Was the split given, or taken from the training split?"""
+    return "drawn from train" if split not in planned.found else "given"
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """What `dataset.json` says about a data set.
+
+    Raises:
+        DataError: the folder holds no finished data set.
+    """
+    try:
+        description: dict[str, Any] = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}: holds no prepared data set; run jobs/prepare.py") from error
+    return description
+
+
+def _database(path: Path) -> sqlite3.Connection:
+    """A scratch database: no other process opens it, and nobody needs it after a crash."""
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?nolock=1", uri=True, isolation_level=None)
+    db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA temp_store = FILE; BEGIN")
+    return db
+
+
+def _label_names(db: sqlite3.Connection, levels: int) -> tuple[list[list[str]], int]:
+    """Names of each level, those of the training split first, each part sorted; and how many of the finest occur in training."""
+    trained, others = [set[str]() for _ in range(levels)], [set[str]() for _ in range(levels)]
+    query = "SELECT labels, max(split = 'train') FROM rows WHERE label IS NOT NULL GROUP BY labels"
+    for labels, in_training in db.execute(query):
+        for names, name in zip(trained if in_training else others, json.loads(labels), strict=True):
+            names.add(name)
+    return [sorted(seen) + sorted(unseen - seen) for seen, unseen in zip(trained, others, strict=True)], len(trained[-1])
+
+
+def _numbers(names: list[str]) -> dict[str | None, int]:
+    """The number of each label name; -1 without one."""
+    return {None: -1} | {name: number for number, name in enumerate(names)}
+
+
+def _max_length(db: sqlite3.Connection, tokenizer: "PreTrainedTokenizerBase", limit: int) -> int:
+    """The longest of a sample of training texts, in tokens, times 1.2, but at least 8, and what the model can read at most."""
+    query = "SELECT text FROM rows WHERE id IN (SELECT id FROM rows WHERE split = 'train' ORDER BY digest LIMIT ?)"
+    texts = (text for (text,) in db.execute(query, (SAMPLE,)))
+    plain, longest = shards.plain(tokenizer), 0
+    while batch := list(islice(texts, shards.BATCH)):
+        longest = max(longest, *(len(encoding) for encoding in plain.encode_batch(batch)))
+    return min(limit, max(8, math.ceil(longest * 6 / 5)))
+
+
+def _content(folder: Path, names: list[list[str]]) -> str:
+    """The data set's identity: SHA-256 over its shards and label names."""
+    digest = hashlib.sha256(json.dumps(names).encode())
+    for path in sorted(folder.glob("*.arrow")):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,157 @@
+"""The list of knobs, and what is made of it: the text of --help and the README's table.
+
+`python -m threephase_ray.knobs README.md` writes the table between its markers; with `--check` it only compares.
+"""
+
+import argparse
+import json
+import re
+import sys
+import types
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from threephase_ray.config import Config
+
+REQUIRED = "required"
+BEGIN, END = "<!-- knobs: written by `make readme` -->", "<!-- end of knobs -->"
+KINDS = {str: "text", int: "integer", float: "number", bool: "true or false"}
+SIGNS = {Ge: ("ge", "≥"), Gt: ("gt", ">"), Le: ("le", "≤"), Lt: ("lt", "<")}
+
+
+class Knob(NamedTuple):
+    """One knob, in words."""
+
+    name: str  # dotted
+    values: str  # "number > 0, < 1"
+    default: str  # as it stands in YAML
+    meaning: str
+
+
+def knobs(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[Knob]:
+    """Every knob in the order of declaration; of a choice its `name`, then the knobs of each member."""
+    for field_name, field in model.model_fields.items():
+        name, members = f"{prefix}{field_name}", _sections(field.annotation)
+        if not members:
+            yield Knob(name, _values(field), _default(field), field.description or "")
+            continue
+        if len(members) > 1:
+            names = [member.model_fields["name"].default for member in members]
+            yield Knob(f"{name}.name", _either(names), field.default.name, f"which {field.description}")
+        for member in members:
+            yield from (knob for knob in knobs(member, f"{name}.") if len(members) == 1 or knob.name != f"{name}.name")
+
+
+def sections(model: type[BaseModel] = Config, prefix: str = "") -> dict[str, str]:
+    """Dotted name -> meaning of every section."""
+    found = {}
+    for field_name, field in model.model_fields.items():
+        for section in _sections(field.annotation):
+            found[f"{prefix}{field_name}"] = field.description or ""
+            found |= sections(section, f"{prefix}{field_name}.")
+    return found
+
+
+def choices() -> dict[str, str]:
+    """Section -> default of the `name` that chooses between its members."""
+    return {knob.name.removesuffix(".name"): knob.default for knob in knobs() if knob.name.endswith(".name")}
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that an annotation admits: none for a plain knob."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [section for part in get_args(annotation) for section in _sections(part)]
+    return []
+
+
+def _values(field: FieldInfo) -> str:
+    """What a knob takes: kind and range."""
+    bounds = [
+        f"{sign} {getattr(limit, name)}" for limit in field.metadata for kind, (name, sign) in SIGNS.items() if isinstance(limit, kind)
+    ]
+    return " ".join([_kind(field.annotation), ", ".join(bounds)]).strip()
+
+
+def _kind(annotation: Any) -> str:
+    """A type in words; that a knob may be empty is said by its meaning."""
+    if annotation in KINDS:
+        return KINDS[annotation]
+    parts = [part for part in get_args(annotation) if part not in (type(None), ...)]
+    if get_origin(annotation) is Literal:
+        return _either(parts)
+    return ("list of " if get_origin(annotation) is tuple else "") + _kind(parts[0])
+
+
+def _either(values: Sequence[Any]) -> str:
+    return ", ".join(str(value) for value in values[:-1]) + f" or {values[-1]}"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return REQUIRED
+    if isinstance(field.default, tuple):
+        return f"[{', '.join(field.default)}]"
+    if isinstance(field.default, bool) or field.default is None:
+        return json.dumps(field.default)
+    return str(field.default)
+
+
+def _by_section() -> dict[str, list[Knob]]:
+    """Dotted name of a section -> its own knobs; the first, '', holds those outside of any section."""
+    grouped: dict[str, list[Knob]] = {}
+    for knob in knobs():
+        grouped.setdefault(knob.name.rpartition(".")[0], []).append(knob)
+    return grouped
+
+
+def help_text(description: str) -> str:
+    """What --help prints: every knob with its values, default and meaning."""
+    parser = argparse.ArgumentParser(
+        description=f"{description} Later files win over earlier ones, flags over files. A list is written a,b; nothing is written null.",
+        usage="%(prog)s --config FILE [--config FILE ...] [--dry-run] [--dotted.knob VALUE ...]",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=10),
+        add_help=False,
+    )
+    parser.add_argument("--help", action="store_true", help="print this and stop")
+    parser.add_argument("--config", metavar="FILE", help="YAML file with knobs; may be given several times")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and the plan, and stop")
+    meanings = sections()
+    for section, members in _by_section().items():
+        group = parser.add_argument_group(section or "the run", meanings.get(section))
+        for knob in members:
+            default = "required" if knob.default == REQUIRED else f"default: {knob.default}"
+            group.add_argument(f"--{knob.name}", metavar=f"<{knob.values}>", help=f"{knob.meaning} ({default})".replace("%", "%%"))
+    return parser.format_help()
+
+
+def table() -> str:
+    """The README's table of knobs: a line for each section, then its knobs."""
+    meanings, lines = sections(), ["| knob | values | default | meaning |", "|---|---|---|---|"]
+    for section, members in _by_section().items():
+        if section:
+            lines.append(f"| **{section}** | | | **{meanings[section]}** |")
+        lines += [f"| `{knob.name}` | {knob.values} | {knob.default} | {knob.meaning} |" for knob in members]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the table into a file, or with `--check` say whether it stands there already: exit code 0 or 1."""
+    path = Path(argv[-1])
+    old = path.read_text(encoding="utf-8")
+    new = re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{table()}\n{END}", old, flags=re.DOTALL)
+    if "--check" in argv:
+        print(f"{path}: the table of knobs is {'up to date' if new == old else 'not up to date: run `make readme`'}")
+        return int(new != old)
+    path.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,95 @@
+"""Phase 3: the classifier. A two-layer head trained with the encoder (or alone), or logistic regression on the embeddings."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from threephase_ray import losses, metrics, pretrained
+from threephase_ray.config import Config, FineTune
+from threephase_ray.loader import DataSet, Split
+from threephase_ray.models import Classifier, Head
+from threephase_ray.noise import IGNORED
+from threephase_ray.phases.spec import Batch, Ints, Phase, parameter_groups, tensors
+from threephase_ray.sampling import in_order, length_grouped
+
+STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)  # inverse regularisation of logistic regression, chosen on validation
+
+
+def phase(config: Config, data: DataSet, knobs: FineTune) -> Phase:
+    """The phase as `knobs` describe it (`config.finetune` or `config.baseline`), over the training split."""
+    train, validation = data.split("train"), data.split("validation")
+    assert knobs.batch is not None
+    batch = knobs.batch
+
+    def model(previous: Path | None) -> nn.Module:
+        embedder = pretrained.start(config.encoder, previous)
+        embedder.requires_grad_(not knobs.freeze_encoder)
+        activation = pretrained.activation(embedder.encoder.config, embedder.pooling) if knobs.head == "mlp" else None  # type: ignore[arg-type]
+        return Classifier(embedder, Head(embedder.hidden_size, data.classes, activation, knobs.head_dropout))
+
+    return Phase(
+        name="finetune",
+        version=1,
+        training=knobs,
+        passes=1.0,
+        train=train,
+        validation=validation,
+        model=model,
+        groups=lambda model: parameter_groups(model, model.embedder.encoder, knobs),  # type: ignore[arg-type, union-attr]
+        steps=lambda epoch: length_grouped(train.lengths, batch, config.seed, epoch),
+        checks=lambda: in_order(len(validation), batch),
+        collate=lambda split, visits, step, epoch: collate(data, split, visits, step),
+        loss=lambda model, batch: losses.classification(model(batch["ids"], batch["mask"]), batch["target"]) / batch["total"],
+        statistics=lambda model, batch: statistics(data, model, batch),
+        score=score,
+        rank=lambda scores: (scores["accuracy"], -scores["loss"]),
+        hand_over=lambda model: model,
+        embed=lambda model, batch: model.embedder(batch["ids"], batch["mask"]),  # type: ignore[operator]
+        fit=fit if knobs.head == "logistic" else None,
+    )
+
+
+def collate(data: DataSet, split: Split, visits: Ints, step: Ints) -> Batch:
+    """Clean texts with `truth` [b], the class at the finest level, and `target` [b], -100 where no class of the model applies."""
+    batch = tensors(split, visits)
+    truth = batch["labels"][:, -1]
+    unknown = (truth >= data.classes) | (truth < 0) | (batch["weight"] == 0)
+    return batch | {"truth": truth, "target": truth.masked_fill(unknown, IGNORED), "total": len(step)}
+
+
+def statistics(data: DataSet, model: nn.Module, batch: Batch) -> Tensor:
+    """Sum of the losses, their number, then hits, predictions and support of each class, unseen ones included."""
+    logits, real = model(batch["ids"], batch["mask"]), batch["weight"].bool()
+    truth, said, names = batch["truth"][real], logits.argmax(dim=-1)[real], len(data.label_names)
+    loss, count = losses.classification(logits, batch["target"]), (batch["target"] != IGNORED).sum()
+    counts = [torch.bincount(rows, minlength=names).double() for rows in (truth[truth == said], said, truth)]
+    return torch.cat([torch.stack([loss.double(), count.double()]), *counts])
+
+
+def score(counts: NDArray[np.float64]) -> dict[str, float]:
+    """Accuracy, macro precision, recall and F1, and the mean loss."""
+    hits, predicted, support = counts[2:].reshape(3, -1)
+    return {**metrics.classification(hits, predicted, support), "loss": float(counts[0] / max(1.0, counts[1]))}
+
+
+def fit(model: Classifier, train: tuple[Ints, Ints], validation: tuple[Ints, Ints]) -> None:
+    """Set the linear head to the logistic regression, of five strengths, that is best on validation.
+
+    Args:
+        train, validation: embeddings [n, h] and classes [n].
+    """
+    scaler = StandardScaler().fit(train[0])
+    fitted = [LogisticRegression(C=strength, max_iter=1000).fit(scaler.transform(train[0]), train[1]) for strength in STRENGTHS]
+    best = max(fitted, key=lambda regression: regression.score(scaler.transform(validation[0]), validation[1]))
+    coefficients, bias = best.coef_, best.intercept_
+    if len(coefficients) == 1:  # two classes have one row of coefficients
+        coefficients, bias = np.concatenate([-coefficients, coefficients]) / 2, np.concatenate([-bias, bias]) / 2
+    weight = coefficients / scaler.scale_
+    with torch.no_grad():
+        model.head.out.weight.copy_(torch.from_numpy(weight))
+        model.head.out.bias.copy_(torch.from_numpy(bias - weight @ scaler.mean_))

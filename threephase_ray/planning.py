@@ -1,0 +1,194 @@
+"""What a run will do, before any worker starts: knobs that were left open, keys, steps, class sizes, memory."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from threephase_ray import console, phases, pretrained, store
+from threephase_ray.config import Config, FineTune
+from threephase_ray.imbalance import corrected_sizes
+from threephase_ray.loader import DataSet
+from threephase_ray.memory import STAGES, Size, gigabytes, lowest_stage, needed
+from threephase_ray.training.loop import step_count
+from threephase_ray.training.worker import PhaseJob
+
+_ASSUMED_GPU = 16e9  # bytes of a GPU that this machine cannot see
+
+
+@dataclass(frozen=True)
+class Step:
+    """One phase of the run: what to train, how long, and whether the store has it."""
+
+    job: PhaseJob
+    steps: int
+    texts: int
+    passes: float
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The run: its resolved configuration, data set, phases, and the plain fine-tuning to compare with."""
+
+    config: Config
+    data: DataSet
+    stage: int
+    stage_reason: str
+    size: Size
+    chain: list[Step]
+    baseline: Step | None
+
+    def missing(self) -> list[PhaseJob]:
+        """Phases that the store does not have."""
+        everything = [*self.chain, *([self.baseline] if self.baseline else [])]
+        return [step.job for step in everything if not step.finished]
+
+
+def check(config: Config) -> None:
+    """Refuse what the encoder's family cannot do, before anything is read or built.
+
+    Raises:
+        ConfigError: says what it cannot, and what to choose instead.
+    """
+    if {"dae", "joint"} & set(config.phases):
+        facts = pretrained.load_config(config.encoder)
+        if config.dae.objective == "denoising":
+            pretrained.decoder_kind(facts, config.dae.decoder)
+        else:
+            pretrained.check_masked_lm(facts)
+
+
+def outline(config: Config, data: DataSet) -> Outline:
+    """Resolve what the configuration leaves open, and lay out the phases."""
+    config = resolve(config)
+    size = largest(config, data)
+    stage, reason = choose_stage(config, size)
+    encoder = {"weights": pretrained.fingerprint(config.encoder), "pooling": config.encoder.pooling, "dropout": config.encoder.dropout}
+    chain: list[Step] = []
+    for name in config.phases:
+        chain.append(lay(name, config, data, encoder, chain[-1].job if chain else None))
+    made = Outline(config, data, stage, reason, size, chain, None)
+    if config.baseline is None:
+        return made
+    if config.baseline.same_budget:
+        texts = sum(step.texts * step.passes for step in chain)
+        steps = max(1, round(texts / config.baseline.batch)) if config.baseline.batch else None
+        config = config.model_copy(update={"baseline": config.baseline.model_copy(update={"steps": steps})})
+    return replace(made, config=config, baseline=lay("baseline", config, data, encoder, None))
+
+
+def lay(name: str, config: Config, data: DataSet, encoder: dict[str, Any], parent: PhaseJob | None) -> Step:
+    """One phase with its key: a hash of all that its result depends on, and of nothing about how it is computed."""
+    phase = phases.build(name, config, data)
+    parts = {
+        "phase": phase.name,
+        "version": phase.version,
+        "parent": parent.key if parent else None,
+        "data": data.facts["content"],
+        "encoder": encoder,
+        "knobs": section(name, config),
+        "precision": config.compute.precision,
+        "seed": config.seed,
+    }
+    key = store.key(parts)
+    folder = store.root(config.store) / "phases" / f"{phase.name}-{key}"
+    steps = phase.steps(0)
+    count = step_count(phase.training, len(steps)) if phase.fit is None else 0
+    texts = round(count * float(np.mean([len(visits) for visits in steps])))
+    job = PhaseJob(name, key, str(folder), parent.folder if parent else None)
+    return Step(job, count, texts, phase.passes, store.is_finished(folder))
+
+
+def section(name: str, config: Config) -> dict[str, Any]:
+    """The knobs that a phase reads."""
+    if name == "baseline":
+        assert config.baseline is not None
+        return config.baseline.model_dump(mode="json", include=set(FineTune.model_fields))
+    if name == "joint":
+        return {part: getattr(config, part).model_dump(mode="json") for part in ("joint", "dae", "contrastive")}
+    knobs: dict[str, Any] = getattr(config, name).model_dump(mode="json")
+    return knobs
+
+
+def resolve(config: Config) -> Config:
+    """Replace every knob that means "choose for me" by what is chosen, where that needs no data."""
+    compute = config.compute
+    if compute.precision == "auto":
+        compute = compute.model_copy(update={"precision": "bf16" if compute.use_gpu else "fp32"})
+    update: dict[str, Any] = {
+        "compute": compute,
+        "encoder": config.encoder.model_copy(update={"pooling": pretrained.pooling(config.encoder)}),
+    }
+    for name in ("dae", "contrastive", "joint", "finetune", "baseline"):
+        knobs = getattr(config, name)
+        if knobs is not None and knobs.batch is None:
+            update[name] = knobs.model_copy(update={"batch": compute.global_batch})
+    return config.model_copy(update=update)
+
+
+def largest(config: Config, data: DataSet) -> Size:
+    """The size of the most demanding phase."""
+    facts = pretrained.load_config(config.encoder)
+    rebuilds = bool({"dae", "joint"} & set(config.phases))
+    length = int(data.facts["max_length"])
+    layers, hidden = int(facts.num_hidden_layers), int(facts.hidden_size)
+    cross_attention = 4 * hidden * hidden * layers if rebuilds and config.dae.objective == "denoising" else 0
+    return Size(
+        parameters=pretrained.parameter_count(config.encoder) + cross_attention + 3 * hidden * hidden,
+        layers=layers * (2 if cross_attention else 1),
+        hidden=hidden,
+        heads=int(facts.num_attention_heads),
+        tokens=config.compute.micro_batch * length,
+        length=length,
+        vocabulary=int(facts.vocab_size) if rebuilds else 0,
+    )
+
+
+def choose_stage(config: Config, size: Size) -> tuple[int, str]:
+    """DeepSpeed's ZeRO stage and why."""
+    if config.compute.zero_stage != "auto":
+        return int(config.compute.zero_stage), "as asked"
+    return lowest_stage(size, config.compute.workers, int(worker_memory(config)))
+
+
+def worker_memory(config: Config) -> float:
+    """Bytes that one worker has: as told, else this machine's share, else an assumption."""
+    compute = config.compute
+    if compute.worker_memory_gb is not None:
+        return compute.worker_memory_gb * 1e9
+    if compute.use_gpu:
+        return float(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else _ASSUMED_GPU
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) / compute.workers
+
+
+def show(plan: Outline) -> None:
+    """Print the outline."""
+    config, facts = plan.config, plan.data.facts
+    rows = [[name, str(split["rows"]), str(split["tokens"]), str(split["origin"])] for name, split in facts["splits"].items()]
+    console.table(f"data: {facts['num_classes']} classes, {facts['max_length']} tokens at most, {plan.data.folder}", ["split", "rows", "tokens", "origin"], rows)
+    if {"contrastive", "joint"} & set(config.phases):
+        show_classes(plan)
+    steps = [*plan.chain, *([plan.baseline] if plan.baseline else [])]
+    cells = [[step.job.name, step.job.key, str(step.steps), str(step.texts), "yes" if step.finished else "no"] for step in steps]
+    console.table("phases", ["phase", "key", "steps", "texts read", "in the store"], cells)
+    memory = [[str(stage), gigabytes(needed(stage, plan.size, config.compute.workers))] for stage in STAGES]
+    console.table(f"memory of each of {config.compute.workers} worker(s), roughly", ["ZeRO stage", "bytes"], memory)
+    console.console.print(f"ZeRO stage {plan.stage}: {plan.stage_reason}; precision {config.compute.precision}")
+    kind = "AutoModelForSequenceClassification" if pretrained.stock(pretrained.load_config(config.encoder), config.encoder.pooling) else ""
+    console.console.print(f"model/classifier will be a stock {kind or 'SentenceTransformer'} ({config.encoder.pooling} pooling)")
+
+
+def show_classes(plan: Outline) -> None:
+    """Print the class sizes before and after the imbalance correction."""
+    knobs = plan.config.contrastive.imbalance
+    sizes = np.array(plan.data.facts["splits"]["train"]["class_counts"][: plan.data.classes])
+    after = corrected_sizes(sizes, knobs.min_ratio, knobs.max_ratio)
+    order = np.argsort(-sizes, kind="stable")
+    rows = [[plan.data.label_names[k], str(sizes[k]), str(after[k])] for k in order]
+    console.table("classes", ["class", "training rows", "after the imbalance correction"], rows[:30])
+    if len(rows) > 30:
+        console.console.print(f"... and {len(rows) - 30} smaller classes")
