@@ -1,6 +1,7 @@
 """Settings that must stand before torch is imported, and the fixtures that all tests share."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared_data():
+def shared_data() -> Callable[[str], Path]:
     """Call it with a data set's name for its folder in ../shared/data; skips where that is absent, or fails if it is required."""
 
     def folder(name: str) -> Path:

@@ -1,13 +1,14 @@
 """The gate: rows are staged in an SQLite file, and each check, drawn split and subset is one statement there.
 
-So memory stays bounded, whatever the data set's size. In order: `RAW` checks on all rows as they were read; then missing
-splits are drawn and subsets taken; then the other checks, on the rows that are used. What a check drops no later one sees.
+So memory stays bounded. In order: `RAW` checks on all rows as they were read; missing splits are drawn and subsets taken;
+the other checks, on the rows that are used. What a check drops no later one sees.
 """
 
 import json
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import chain, islice
 from typing import Any, NamedTuple
@@ -76,14 +77,12 @@ def stage(db: sqlite3.Connection, found: dict[str, list[sources.Origin]], data: 
     Raises:
         DataError: rows that cannot be read, or a split without rows.
     """
-    db.execute(
-        """CREATE TABLE rows (id INTEGER PRIMARY KEY, split TEXT, row INTEGER, label TEXT, labels TEXT,
-                              digest BLOB, draw INTEGER, empty INTEGER, bad INTEGER, text TEXT)"""
-    )
+    columns = "split TEXT, row INTEGER, label TEXT, labels TEXT, digest BLOB, draw INTEGER, empty INTEGER, bad INTEGER, text TEXT"
+    db.execute(f"CREATE TABLE rows (id INTEGER PRIMARY KEY, {columns})")
     for split, origins in found.items():
         count = 0
         rows = _staged(split, origins, data, seed)
-        while batch := list(islice(rows, 5000)):
+        while batch := list(islice(rows, 500)):
             db.executemany("INSERT INTO rows VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)", batch)
             count += len(batch)
             progress(f"reading {split}", count, 0)
@@ -93,17 +92,24 @@ def stage(db: sqlite3.Connection, found: dict[str, list[sources.Origin]], data: 
 
 def _staged(split: str, origins: list[sources.Origin], data: config.Data, seed: int) -> Iterator[tuple[Any, ...]]:
     """Rows of a split as the table holds them; equal texts have the same digest and the same draw."""
-    levels, salt = len(data.label_columns), seed.to_bytes(8, "big")
+    salt = seed.to_bytes(8, "big")
     raw = chain.from_iterable(sources.read(origin, data, labelled=split != "unlabelled") for origin in origins)
     for row, (given, names) in enumerate(raw):
-        text, bad = _clean(given if given is not None else "")
-        cleaned = [_clean(name) for name in names if name is not None]
-        labels = [label for label, _ in cleaned] if len(cleaned) == levels else [None] * levels
+        text, bad_text = _clean(given if given is not None else "")
+        label, labels, bad_label = _labels(names)
         digest = blake2b(text.encode(), digest_size=16).digest()
         draw = int.from_bytes(blake2b(digest, digest_size=7, key=salt).digest(), "big")
-        bad = bad or any(flaw for _, flaw in cleaned)
         empty = not any(letter.isprintable() and letter != " " for letter in text)
-        yield split, row, labels[-1], json.dumps(labels), digest, draw, empty, bad, text
+        yield split, row, label, labels, digest, draw, empty, bad_text or bad_label, text
+
+
+@lru_cache
+def _labels(names: tuple[str | None, ...]) -> tuple[str | None, str, bool]:
+    """The finest label, all levels as JSON, and whether one holds what is no character; a row lacks all levels or none."""
+    if None in names:
+        return None, json.dumps([None] * len(names)), False
+    labels, bad = zip(*(_clean(str(name)) for name in names), strict=True)
+    return labels[-1], json.dumps(labels), any(bad)
 
 
 def _clean(text: str) -> tuple[str, bool]:
@@ -122,19 +128,14 @@ def gate(db: sqlite3.Connection, data: config.Data, missing: dict[str, float]) -
         ConfigError: a subset too small for its classes.
     """
     policies: dict[str, str] = data.checks.model_dump()
-    report = {}
-    for kind in RAW:
-        report[kind] = _found(db, kind, policies[kind])
-        _apply(db, kind, policies[kind])
+    report = {kind: _check(db, kind, policies[kind]) for kind in RAW}
     _require(db, ("train",), report)
     for split, share in missing.items():
         db.execute(_DRAW, {"split": split, "share": share})
     for split in ("train", "validation", "test"):
         if (rows := getattr(data.rows, split)) is not None:
             _subset(db, split, rows, data.rows.min_per_class)
-    for kind in [kind for kind in CHECKS if kind not in RAW]:
-        report[kind] = _found(db, kind, policies[kind])
-        _apply(db, kind, policies[kind])
+    report |= {kind: _check(db, kind, policies[kind]) for kind in CHECKS if kind not in RAW}
     _refuse(report)
     _require(db, ("train", "validation", "test"), report)
     return report
@@ -146,11 +147,17 @@ def split_sizes(db: sqlite3.Connection) -> dict[str, int]:
     return {split: sizes[split] for split in sources.SPLITS if split in sizes}
 
 
-def _found(db: sqlite3.Connection, kind: str, policy: str) -> dict[str, Any]:
-    """Flag the rows that a check is about, count them, and show a few; copies of a text side by side."""
-    unit = CHECKS[kind].unit
+def _check(db: sqlite3.Connection, kind: str, policy: str) -> dict[str, Any]:
+    """Flag the rows that a check is about, and do with them what its policy says."""
     db.execute("DROP TABLE IF EXISTS temp.flagged")
     db.execute("CREATE TEMP TABLE flagged AS " + CHECKS[kind].flagged)
+    found = {"policy": policy} | _found(db, CHECKS[kind].unit)
+    _apply(db, kind, policy)
+    return found
+
+
+def _found(db: sqlite3.Connection, unit: str) -> dict[str, Any]:
+    """Count the flagged rows, and show a few; copies of a text side by side."""
     texts, rows = db.execute("SELECT count(DISTINCT digest), count(*) FROM rows WHERE id IN flagged").fetchone()
     examples = db.execute(
         """SELECT split, row, label, substr(text, 1, 60) FROM rows WHERE id IN flagged
@@ -158,7 +165,6 @@ def _found(db: sqlite3.Connection, kind: str, policy: str) -> dict[str, Any]:
         (unit,),
     )
     return {
-        "policy": policy,
         "unit": unit,
         "count": texts if unit == "texts" else rows,
         "splits": dict(db.execute("SELECT split, count(*) FROM rows WHERE id IN flagged GROUP BY split ORDER BY split")),
@@ -210,8 +216,8 @@ def quotas(sizes: dict[str, int], rows: int, minimum: int) -> dict[str, int]:
         middle = (low + high) / 2
         low, high = (middle, high) if sum(kept(middle).values()) <= rows else (low, middle)
     chosen = kept(low)
-    nearest_to_more = sorted(sizes, key=lambda name: chosen[name] - sizes[name] * low)
-    for name in nearest_to_more[: rows - sum(chosen.values())]:
+    nearest_first = sorted(sizes, key=lambda name: chosen[name] - sizes[name] * low)
+    for name in nearest_first[: rows - sum(chosen.values())]:
         chosen[name] += 1
     return chosen
 
@@ -232,9 +238,8 @@ def _require(db: sqlite3.Connection, splits: tuple[str, ...], report: dict[str, 
     """Raise if a split has no row (left), or if there are not two classes to tell apart."""
     problems = []
     for split in sorted(set(splits) - split_sizes(db).keys()):
-        dropped = {kind: found["splits"][split] for kind, found in report.items() if split in found["splits"]}
-        counts = ", ".join(f"{kind} {count}" for kind, count in dropped.items())
-        why = f"checks found {counts}; see data.checks" if dropped else "the training split has too few distinct texts to draw it from"
+        counts = ", ".join(f"{kind} {found['splits'][split]}" for kind, found in report.items() if split in found["splits"])
+        why = f"checks found {counts}; see data.checks" if counts else "the training split has too few distinct texts to draw it from"
         problems.append(f"the {split} split has no row left: {why}")
     names = [label for (label,) in db.execute("SELECT DISTINCT label FROM rows WHERE split = 'train' LIMIT 2")]
     if len(names) == 1:

@@ -4,6 +4,7 @@ Values are merged in the order defaults < `--config` files, left to right < dott
 """
 
 import difflib
+import io
 import json
 import re
 import sys
@@ -12,7 +13,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_settings import CliSettingsSource, SettingsError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -123,6 +124,15 @@ def _short(error: Exception) -> str:
         what = " ".join(part for part in (error.context, error.problem) if part)
         return f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}: {what}"
     return " ".join(str(error).split())[:300]
+
+
+def dump(config: BaseModel) -> str:
+    """The resolved configuration as YAML that `read` takes back."""
+    buffer = io.StringIO()
+    yaml: Any = YAML(typ="safe", pure=True)
+    yaml.default_flow_style, yaml.sort_base_mapping_type_on_output = False, False
+    yaml.dump(config.model_dump(mode="json"), buffer)
+    return buffer.getvalue()
 
 
 def merge(below: dict[str, Any], above: dict[str, Any], *, root: bool = True) -> dict[str, Any]:

@@ -1,11 +1,9 @@
 """Every knob: name, default, range, meaning; and the errors that a user can act on."""
 
-import io
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from ruamel.yaml import YAML
 
 
 class JobError(Exception):
@@ -44,7 +42,7 @@ PhaseName = Literal["dae", "contrastive", "joint", "finetune"]
 class Section(BaseModel):
     """A frozen group of knobs that rejects unknown names."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Checks(Section):
@@ -83,7 +81,9 @@ class Data(Section):
     validation_share: float = Field(0.2, gt=0, lt=1, description="share drawn where there is no validation split")
     test_share: float = Field(0.2, gt=0, lt=1, description="share drawn where there is no test split")
     rows: Rows = Field(Rows(), description="subset of each split")
-    max_length: int | None = Field(None, ge=8, description="tokens kept of a text (empty: longest of a sample times 1.2, capped by the model)")
+    max_length: int | None = Field(
+        None, ge=8, description="tokens kept of a text (empty: longest of a sample times 1.2, capped by the model)"
+    )
     shard_rows: int = Field(100_000, ge=1, description="rows in one Arrow file of the prepared data set")
     checks: Checks = Field(Checks(), description="what to do with doubtful rows")
 
@@ -126,7 +126,9 @@ class DAE(Training):
     objective: Literal["denoising", "masked_lm"] = Field("denoising", description="rebuild the text from one vector, or its masked tokens")
     noise: Literal["word_deletion", "token_deletion", "masking"] = Field("word_deletion", description="how a text is corrupted")
     noise_ratio: float = Field(0.6, gt=0, lt=1, description="share of the words or tokens that is deleted or masked")
-    decoder: Literal["auto", "tied", "fresh"] = Field("auto", description="the checkpoint's causal class with tied weights, or a small new one")
+    decoder: Literal["auto", "tied", "fresh"] = Field(
+        "auto", description="the checkpoint's causal class with tied weights, or a small new one"
+    )
     decoder_layers: int = Field(1, ge=1, le=12, description="layers of a fresh decoder")
     min_steps: int = Field(0, ge=0, description="early stopping acts only after so many steps")
 
@@ -182,7 +184,9 @@ class FineTune(Training):
     head_learning_rate: float | None = Field(1e-3, gt=0, le=1, description="peak learning rate of the head (empty: the encoder's)")
     patience: int | None = Field(5, ge=1, description="stop after so many validations without a better one (empty: never)")
     validations: int = Field(10, ge=1, description="evenly spaced validations; the best one's weights are kept")
-    head: Literal["mlp", "logistic"] = Field("mlp", description="two-layer head trained with the encoder, or logistic regression on embeddings")
+    head: Literal["mlp", "logistic"] = Field(
+        "mlp", description="two-layer head trained with the encoder, or logistic regression on embeddings"
+    )
     head_dropout: float = Field(0.1, ge=0, lt=1, description="dropout inside the head")
     freeze_encoder: bool = Field(False, description="train the head alone")
 
@@ -231,7 +235,7 @@ class Config(BaseSettings):
     compute: Compute = Field(Compute(), description="machine")
 
     @classmethod
-    def settings_customise_sources(cls, settings_cls: Any, init_settings: Any, **_: Any) -> tuple[Any, ...]:
+    def settings_customise_sources(cls, settings_cls: Any, init_settings: Any, *_: Any, **__: Any) -> tuple[Any, ...]:
         """Take values from the merged files and flags alone, never from the environment."""
         return (init_settings,)
 
@@ -244,12 +248,3 @@ class Config(BaseSettings):
         if self.contrastive.batch is not None and self.contrastive.batch < 2 * self.contrastive.texts_per_class:
             raise ValueError("contrastive.batch: must hold at least two groups of contrastive.texts_per_class texts")
         return self
-
-
-def dump(config: BaseModel) -> str:
-    """The resolved configuration as YAML that `read` takes back."""
-    buffer = io.StringIO()
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style, yaml.sort_base_mapping_type_on_output = False, False
-    yaml.dump(config.model_dump(mode="json"), buffer)
-    return buffer.getvalue()

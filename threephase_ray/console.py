@@ -89,7 +89,9 @@ class Follower:
 
 def figures(scores: dict[str, Any]) -> str:
     """Scores in one short line."""
-    return "  ".join(f"{name} {value:.4f}" for name, value in scores.items() if isinstance(value, float) and name not in ("time", "seconds"))
+    return "  ".join(
+        f"{name} {value:.4f}" for name, value in scores.items() if isinstance(value, float) and name not in ("time", "seconds")
+    )
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:

@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 import sqlite3
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from threephase_ray import checks, config, shards, sources
+from threephase_ray.checks import Progress
 from threephase_ray.config import DataError, ResourceError
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 VERSION = 1
 SAMPLE = 10_000  # training texts of which the longest decides the maximum length
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

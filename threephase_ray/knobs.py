@@ -137,7 +137,7 @@ def table() -> str:
     for section, members in _by_section().items():
         if section:
             lines.append(f"| **{section}** | | | **{meanings[section]}** |")
-        lines += [f"| `{knob.name}` | {knob.values} | {knob.default} | {knob.meaning} |" for knob in members]
+        lines += [f"| `{knob.name}` | {knob.values} | {knob.default} | {knob.meaning.replace('|', '/')} |" for knob in members]
     return "\n".join(lines)
 
 

@@ -97,6 +97,8 @@ class DataSet:
         """One split, or several as one; names that the data set lacks are left out."""
         key = "+".join(names)
         if key not in self._splits:
-            shards = [self.folder / shard for name in names if name in self.facts["splits"] for shard in self.facts["splits"][name]["shards"]]
+            shards = [
+                self.folder / shard for name in names if name in self.facts["splits"] for shard in self.facts["splits"][name]["shards"]
+            ]
             self._splits[key] = Split(shards, int(self.tokenizer.pad_token_id))
         return self._splits[key]

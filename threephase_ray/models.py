@@ -18,7 +18,8 @@ class Embedder(nn.Module):
     def __init__(self, encoder: nn.Module, pooling: str, layers: tuple[str, ...] = ()) -> None:
         """Wrap `encoder`; each of `layers` starts as the identity, so that it takes nothing away from what was learnt."""
         super().__init__()
-        self.encoder, self.pooling = encoder, pooling
+        self.encoder: Any = encoder
+        self.pooling = pooling
         self.layers = nn.ModuleDict()
         for name in layers:
             self.add(name)
@@ -26,7 +27,7 @@ class Embedder(nn.Module):
     @property
     def hidden_size(self) -> int:
         """Size of the embedding."""
-        return int(self.encoder.config.hidden_size)  # type: ignore[union-attr, arg-type]
+        return int(self.encoder.config.hidden_size)
 
     def add(self, name: str) -> "Embedder":
         """Put a linear layer of hidden size, starting as the identity, on top, unless there is one of this name."""
@@ -117,14 +118,15 @@ def save(model: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
     assert isinstance(embedder, Embedder)
     head = {"classes": model.head.out.out_features, "activation": model.head.activation} if isinstance(model, Classifier) else None
     facts = {"pooling": embedder.pooling, "layers": list(embedder.layers), "head": head}
-    embedder.encoder.config.save_pretrained(folder / "encoder")  # type: ignore[union-attr, operator]
+    embedder.encoder.config.save_pretrained(folder / "encoder")
     (folder / "model.json").write_text(json.dumps(facts, indent=1))
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "weights.safetensors")
 
 
 def without_pooler(config: PreTrainedConfig) -> dict[str, Any]:
     """The option that leaves a family's pooler out, which no phase uses, where the family has the option."""
-    has_option = "add_pooling_layer" in inspect.signature(AutoModel._model_mapping[type(config)].__init__).parameters
+    model_class: Any = AutoModel._model_mapping[type(config)]
+    has_option = "add_pooling_layer" in inspect.signature(model_class).parameters
     return {"add_pooling_layer": False} if has_option else {}
 
 

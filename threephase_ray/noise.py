@@ -48,7 +48,8 @@ def chosen(words: NDArray[np.uint8], draws: Floats, ratio: float, whole_words: b
     hit = ordinary & (draws < ratio)
     spared = np.where(ordinary, draws, -1.0).max(axis=1, keepdims=True)
     all_hit = (hit == ordinary).all(axis=1, keepdims=True)
-    return hit & ~(all_hit & (draws == spared))
+    chosen_tokens: Bools = hit & ~(all_hit & (draws == spared))
+    return chosen_tokens
 
 
 def delete(tokens: Ints, present: Bools, hit: Bools, pad: int) -> tuple[Ints, Bools]:

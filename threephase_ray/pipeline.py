@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from threephase_ray import __version__, console, data, export, metrics, planning, pretrained, store
-from threephase_ray.config import Config, dump
-from threephase_ray.loader import DataSet
+from threephase_ray import __version__, console, export, metrics, planning, store
+from threephase_ray.command import dump
+from threephase_ray.config import Config
 from threephase_ray.planning import Outline, Step
 from threephase_ray.training.launch import launch
 from threephase_ray.training.worker import Plan, TestJob
@@ -22,7 +22,9 @@ def train(config: Config, dry_run: bool = False) -> None:
         JobError: with what is wrong, where, and what to do.
     """
     planning.check(config)
-    plan = planning.outline(config, prepare(config))
+    data = planning.prepare(config)
+    assert data is not None
+    plan = planning.outline(config, data)
     planning.show(plan)
     if dry_run:
         return
@@ -34,13 +36,6 @@ def train(config: Config, dry_run: bool = False) -> None:
         execute(plan, folder)
         results = collect(plan, folder)
     show(results, folder)
-
-
-def prepare(config: Config) -> DataSet:
-    """The data set of the configuration, from the store or made now."""
-    tokenizer, limit = pretrained.load_tokenizer(config.encoder)
-    with console.counting() as progress:
-        return DataSet(data.prepare(config.data, tokenizer, limit, store.root(config.store), config.seed, progress))
 
 
 def execute(plan: Outline, folder: Path) -> None:
@@ -160,4 +155,10 @@ def show(results: dict[str, Any], folder: Path) -> None:
 
 def phase_row(title: str, row: dict[str, Any]) -> list[str]:
     """One line of the table of phases."""
-    return [title, console.figures(row["scores"]), f"{row['best_step']} of {row['steps']}", f"{row['worker_seconds']:.0f}", str(row["reused"])]
+    return [
+        title,
+        console.figures(row["scores"]),
+        f"{row['best_step']} of {row['steps']}",
+        f"{row['worker_seconds']:.0f}",
+        str(row["reused"]),
+    ]

@@ -2,13 +2,12 @@
 
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from threephase_ray import console, phases, pretrained, store
+from threephase_ray import console, data, phases, pretrained, store
 from threephase_ray.config import Config, FineTune
 from threephase_ray.imbalance import corrected_sizes
 from threephase_ray.loader import DataSet
@@ -60,6 +59,23 @@ def check(config: Config) -> None:
             pretrained.decoder_kind(facts, config.dae.decoder)
         else:
             pretrained.check_masked_lm(facts)
+
+
+def prepare(config: Config, dry_run: bool = False) -> DataSet | None:
+    """The data set of the configuration, from the store or made now, and a word on it; a dry run only says what would be read."""
+    tokenizer, limit = pretrained.load_tokenizer(config.encoder)
+    arguments = (config.data, tokenizer, limit, store.root(config.store), config.seed)
+    found = data.plan(*arguments)
+    if dry_run and not found.done:
+        rows = [[split, "\n".join(origin.name for origin in origins)] for split, origins in found.found.items()]
+        console.table("would read", ["split", "from"], rows + [[split, f"{share:.0%} of train"] for split, share in found.missing.items()])
+        return None
+    with console.counting() as progress:
+        folder = data.prepare(*arguments, progress)
+    made = DataSet(folder)
+    show_data(made.facts)
+    console.console.print(f"data set: {folder}")
+    return made
 
 
 def outline(config: Config, data: DataSet) -> Outline:
@@ -165,11 +181,28 @@ def worker_memory(config: Config) -> float:
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) / compute.workers
 
 
+def show_data(facts: dict[str, Any]) -> None:
+    """Print the splits of a data set, and what its checks found."""
+    rows = [[name, *_figures(split, facts["truncated"][name])] for name, split in facts["splits"].items()]
+    title = f"data: {facts['num_classes']} classes, {facts['max_length']} tokens at most"
+    console.table(title, ["split", "rows", "origin", "classes", "class sizes", "tokens: mean, p95, max", "truncated"], rows)
+    found = {kind: check for kind, check in facts["checks"].items() if check["count"]}
+    if found:
+        rows = [[kind, check["policy"], f"{check['count']:,} {check['unit']}"] for kind, check in found.items()]
+        console.table("checks", ["check", "policy", "found"], rows)
+
+
+def _figures(split: dict[str, Any], truncated: float) -> list[str]:
+    """One row of the table of splits."""
+    sizes, lengths = [count for count in split["class_counts"] if count], split["lengths"]
+    spread = f"{min(sizes):,} to {max(sizes):,}" if sizes else ""
+    tokens = f"{lengths['mean']:.0f}, {lengths['p95']}, {lengths['max']}"
+    return [f"{split['rows']:,}", split["origin"], str(len(sizes)), spread, tokens, f"{truncated:.1%}"]
+
+
 def show(plan: Outline) -> None:
     """Print the outline."""
-    config, facts = plan.config, plan.data.facts
-    rows = [[name, str(split["rows"]), str(split["tokens"]), str(split["origin"])] for name, split in facts["splits"].items()]
-    console.table(f"data: {facts['num_classes']} classes, {facts['max_length']} tokens at most, {plan.data.folder}", ["split", "rows", "tokens", "origin"], rows)
+    config = plan.config
     if {"contrastive", "joint"} & set(config.phases):
         show_classes(plan)
     steps = [*plan.chain, *([plan.baseline] if plan.baseline else [])]

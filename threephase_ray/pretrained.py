@@ -23,7 +23,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from threephase_ray import demo
 from threephase_ray.config import ConfigError, Encoder
@@ -65,7 +65,7 @@ def load_config(encoder: Encoder) -> PreTrainedConfig:
         ConfigError: nothing usable lies at the path, or the model is not a plain text encoder.
     """
     try:
-        config = AutoConfig.from_pretrained(source(encoder), revision=encoder.revision, trust_remote_code=False)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(source(encoder), revision=encoder.revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"encoder.path: no usable model at {encoder.path!r}\n  {_first_line(error)}") from error
     if not hasattr(config, "hidden_size") or getattr(config, "is_encoder_decoder", False):
@@ -97,11 +97,12 @@ def pooling(encoder: Encoder) -> str:
     path = cached_file(source(encoder), "1_Pooling/config.json", revision=encoder.revision, _raise_exceptions_for_missing_entries=False)
     if path is None:
         return "cls"
-    modes = json.loads(Path(path).read_text())
-    if modes.get("pooling_mode_mean_tokens") or modes.get("pooling_mode") == "mean":
-        return "mean"
-    if modes.get("pooling_mode_cls_token") or modes.get("pooling_mode") == "cls":
-        return "cls"
+    modes = json.loads(Path(path).read_text()).items()
+    match [str(value) if name == "pooling_mode" else name for name, value in modes if name.startswith("pooling_mode") and value]:
+        case ["mean"] | ["pooling_mode_mean_tokens"]:
+            return "mean"
+        case ["cls"] | ["pooling_mode_cls_token"]:
+            return "cls"
     raise ConfigError(f"encoder.pooling: {encoder.path!r} pools otherwise than by cls or mean; choose one of them")
 
 
@@ -153,7 +154,8 @@ def _loading(encoder: Encoder) -> dict[str, Any]:
 def decoder_kind(config: PreTrainedConfig, wish: str) -> str:
     """Which decoder reconstructs: "tied" where the family has a causal class with cross-attention, else "fresh"."""
     has_class = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
-    able = has_class and "encoder_hidden_states" in inspect.signature(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].forward).parameters
+    causal: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)] if has_class else None
+    able = has_class and "encoder_hidden_states" in inspect.signature(causal.forward).parameters
     if wish == "tied" and not able:
         raise ConfigError(f"dae.decoder: the {config.model_type} family has no causal class with cross-attention; use fresh or auto")
     if (wish == "fresh" or not able) and getattr(config, "embedding_size", config.hidden_size) != config.hidden_size:
@@ -182,7 +184,7 @@ def decoder(encoder: Encoder, embedder: Embedder, wish: str, layers: int) -> Tie
     if encoder.dropout is not None:
         small.hidden_dropout_prob = small.attention_probs_dropout_prob = encoder.dropout
     causal = BertLMHeadModel(small)
-    causal.set_input_embeddings(embedder.encoder.get_input_embeddings())  # type: ignore[operator]
+    causal.set_input_embeddings(embedder.encoder.get_input_embeddings())
     causal.tie_weights()
     return TiedDecoder(causal, nn.Identity())
 

@@ -21,7 +21,7 @@ from tokenizers import Encoding, Tokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-BATCH = 256  # texts tokenised at once
+BATCH = 128  # texts tokenised at once
 COLUMNS = [("row", pa.int64()), ("tokens", pa.list_(pa.int32())), ("words", pa.list_(pa.uint8()))]
 
 

@@ -58,7 +58,9 @@ def test_shards_hold_one_batch_of_plain_columns(tmp_path: Path, source: str) -> 
             sizes.append(batch.num_rows)
     assert sizes == [25, 25, 10]
     types = [pa.int64(), pa.list_(pa.int32()), pa.list_(pa.uint8()), pa.list_(pa.int32(), 1)]
-    assert dict(zip(batch.schema.names, batch.schema.types, strict=True)) == dict(zip(["row", "tokens", "words", "labels"], types, strict=True))
+    assert dict(zip(batch.schema.names, batch.schema.types, strict=True)) == dict(
+        zip(["row", "tokens", "words", "labels"], types, strict=True)
+    )
     assert [row["row"] for row in tiny.read(folder, "train")] == list(range(60))
 
 
@@ -102,13 +104,14 @@ def test_labels_of_several_levels_and_texts_without(tmp_path: Path) -> None:
 def test_the_length_is_the_longest_of_a_sample_times_1_2(tmp_path: Path, source: str) -> None:
     rows = tiny.rows() + [("red " * 28, "class 0")] * 20
     tiny.write_csv(tmp_path / "a.csv", rows)
-    facts = data.describe(tiny.prepare(tmp_path / "store", train=str(tmp_path / "a.csv"), validation=source + "/test.csv", test=source + "/test.csv"))
+    facts = data.describe(
+        tiny.prepare(tmp_path / "store", train=str(tmp_path / "a.csv"), validation=source + "/test.csv", test=source + "/test.csv")
+    )
     assert facts["max_length"] == 36  # 28 words and two special tokens
     short = data.describe(tiny.prepare(tmp_path / "store", train=str(tmp_path / "a.csv"), max_length=16))
     assert short["max_length"] == 16
     assert short["splits"]["train"]["lengths"]["max"] == 16
-    longer = sum(count for length, count in Counter({30: 20}).items() if length > 16)
-    assert sum(short["truncated"][split] * found["rows"] for split, found in short["splits"].items()) == pytest.approx(longer)
+    assert sum(short["truncated"][split] * found["rows"] for split, found in short["splits"].items()) == pytest.approx(20)
 
 
 def test_a_model_caps_the_length_and_the_last_token_stays(tmp_path: Path) -> None:
@@ -203,13 +206,13 @@ def test_a_killed_process_leaves_no_data_set_and_the_next_one_cleans_up(tmp_path
 
 
 def test_memory_does_not_grow_with_the_rows_and_two_processes_agree(tmp_path: Path) -> None:
-    for name, count in {"small": 10_000, "large": 120_000}.items():
+    for name, count in {"small": 4_000, "large": 40_000}.items():
         with (tmp_path / f"{name}.jsonl").open("w") as file:
-            file.writelines(json.dumps({"text": f"{i} {'red ' * 40}", "label": i % 5}) + "\n" for i in range(count))
+            file.writelines(json.dumps({"text": f"{i} red", "label": i % 5}) + "\n" for i in range(count))
     runs = [start(tmp_path / f"{name}.jsonl", tmp_path / "store") for name in ("small", "large", "small")]
     (folder, small), (_, large), (again, _) = (run.communicate()[0].split() for run in runs)
     assert folder == again
-    assert int(large) < int(small) + 60  # MB; the texts alone are 20 MB, their tokens 200 MB as Python objects
+    assert int(large) < int(small) + 9  # MB; 36,000 rows as Python objects take some 16
 
 
 def test_a_store_that_cannot_be_written_is_a_matter_of_resources(tmp_path: Path, source: str) -> None:

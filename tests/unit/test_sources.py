@@ -208,7 +208,12 @@ def hub_cache(cache: Path, splits: dict[str, list[int | None]]) -> None:
 
 def test_hub_splits_and_class_names(tmp_path: Path) -> None:
     hub_cache(tmp_path, {"train": [0, 1], "dev": [1, None], "unsupervised": [-1, -1], "extra": [0, 0]})
-    settings = {"HF_DATASETS_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    settings = {
+        "HF_DATASETS_CACHE": str(tmp_path),
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
     done = subprocess.run([sys.executable, "-c", HUB], env=os.environ | settings, capture_output=True, text=True, check=True)
     plain, extra, wrong, unknown = (json.loads(line) for line in done.stdout.splitlines())
     assert plain["train"] == [["a", ["sad"]], ["b", ["glad"]]]
@@ -223,5 +228,5 @@ def test_a_file_that_vanishes_is_reported(tmp_path: Path) -> None:
     tiny.write_csv(tmp_path / "a.csv", [])
     found = sources.find(config.Data(train=str(tmp_path / "a.csv")))
     (tmp_path / "a.csv").unlink()
-    with pytest.raises(DataError, match="a.csv: cannot be read"):
+    with pytest.raises(DataError, match=r"a\.csv: cannot be read"):
         found["train"][0].fingerprint()

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from threephase_ray import losses, noise, pretrained, sampling
-from threephase_ray.config import Config, Contrastive, CosineRegression, SupervisedContrastive
+from threephase_ray.config import Config, Contrastive, CosineRegression, DataError, SupervisedContrastive
 from threephase_ray.loader import DataSet, Split
+from threephase_ray.models import Embedder
 from threephase_ray.phases.spec import Batch, Ints, Phase, WholeStep, parameter_groups, tensors
 
 CHECKED_TOGETHER = 256  # validation texts that are compared with each other
@@ -36,7 +37,7 @@ def phase(config: Config, data: DataSet) -> Phase:
         train=train,
         validation=validation,
         model=model,
-        groups=lambda model: parameter_groups(model, model.encoder, knobs),  # type: ignore[arg-type]
+        groups=lambda model: parameter_groups(model, model.encoder, knobs),
         steps=lambda epoch: steps(knobs, train, config.seed, epoch),
         checks=lambda: shuffled_checks(validation, config.seed, CHECKED_TOGETHER),
         collate=lambda split, visits, step, epoch: collate(config, data, split, visits, step, epoch),
@@ -58,7 +59,11 @@ def samples_pairs(knobs: Contrastive) -> bool:
 
 
 def steps(knobs: Contrastive, train: Split, seed: int, epoch: int) -> list[Ints]:
-    """The steps of an epoch, after the imbalance correction: class-balanced texts, or pairs as neighbours [2 p, 2]."""
+    """The steps of an epoch, after the imbalance correction: class-balanced texts, or pairs as neighbours [2 p, 2].
+
+    Raises:
+        DataError: there is no pair to sample.
+    """
     assert knobs.batch is not None
     rng = sampling.generator(seed, epoch)
     labels, imbalance = train.labels[:, -1], knobs.imbalance
@@ -66,6 +71,8 @@ def steps(knobs: Contrastive, train: Split, seed: int, epoch: int) -> list[Ints]
     if not samples_pairs(knobs):
         return sampling.class_balanced(classes, knobs.batch, knobs.texts_per_class, knobs.sampling == "uniform", rng)
     pairs = sampling.balanced_pairs(classes, sum(len(visits) for visits in classes), rng)
+    if not len(pairs):
+        raise DataError("contrastive.loss.pairs: no class of the training split has two texts, so there is no pair of one class to sample")
     return [part.reshape(-1, 2) for part in np.array_split(pairs, -(-len(pairs) // knobs.batch))]
 
 
@@ -94,7 +101,8 @@ def stop_words(data: DataSet, tokens: Ints, words: NDArray[np.uint8]) -> NDArray
     """Which tokens [n, t] are stop-words: words of one token that is in scikit-learn's English list."""
     single = np.ones_like(words, dtype=bool)
     single[:, :-1] = words[:, 1:] != noise.CONTINUES
-    return (words == noise.STARTS) & single & _stop_table(data)[tokens]
+    found: NDArray[np.bool_] = (words == noise.STARTS) & single & _stop_table(data)[tokens]
+    return found
 
 
 @cache
@@ -109,12 +117,13 @@ def _stop_table(data: DataSet) -> NDArray[np.bool_]:
     return table
 
 
-def loss(knobs: Contrastive, model: nn.Module, batch: Batch) -> Tensor:
+def loss(knobs: Contrastive, model: Embedder, batch: Batch) -> Tensor:
     """This worker's part of the step's loss."""
     if "gradient" in batch:  # the step is accumulated: see `whole_step`
         _set_random_state(batch["ids"].device, batch["random_state"])
-        product = (model(batch["ids"], batch["mask"]).float() * batch["gradient"]).sum()
-        return product - product.detach() + batch["value"]
+        product: Tensor = (model(batch["ids"], batch["mask"]).float() * batch["gradient"]).sum()
+        value: Tensor = batch["value"]
+        return product - product.detach() + value
     embeddings = model(batch["ids"], batch["mask"])
     if samples_pairs(knobs):
         return pairs_loss(embeddings, batch)
@@ -125,7 +134,8 @@ def pairs_loss(embeddings: Tensor, batch: Batch) -> Tensor:
     """Mean squared error of the sampled pairs' cosines (Eq. 3); neighbours (0, 1), (2, 3) ... are the pairs."""
     alike = (batch["labels"][0::2] == batch["labels"][1::2]).float().mean(dim=-1)
     cosines = F.cosine_similarity(embeddings[0::2].float(), embeddings[1::2].float(), dim=-1)
-    return (batch["weight"][0::2] * (alike - cosines) ** 2).sum() / (batch["total"] / 2)
+    error: Tensor = (batch["weight"][0::2] * (alike - cosines) ** 2).sum()
+    return error / (batch["total"] / 2)
 
 
 def among_all(knobs: Contrastive, embeddings: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
@@ -179,7 +189,7 @@ def _set_random_state(device: torch.device, state: Tensor) -> None:
     torch.cuda.set_rng_state(state, device) if device.type == "cuda" else torch.set_rng_state(state)
 
 
-def statistics(knobs: Contrastive, model: nn.Module, batch: Batch) -> Tensor:
+def statistics(knobs: Contrastive, model: Embedder, batch: Batch) -> Tensor:
     """Sum of the losses, their number, texts whose nearest neighbour in the step is of their class, texts that have a chance of it."""
     embeddings, weight = F.normalize(model(batch["ids"], batch["mask"]).float(), dim=-1), batch["weight"].bool()
     alike = losses.pair_labels(batch["labels"], batch["labels"])

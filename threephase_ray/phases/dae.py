@@ -50,7 +50,8 @@ def phase(config: Config, data: DataSet) -> Phase:
     batch = knobs.batch
 
     def model(previous: Path | None) -> nn.Module:
-        return network(config, pretrained.start(config.encoder, previous).add("bottleneck"))
+        embedder = pretrained.start(config.encoder, previous)
+        return network(config, embedder.add("bottleneck") if knobs.objective == "denoising" else embedder)  # else nothing would train it
 
     def collate(split: Split, visits: Ints, step: Ints, epoch: int) -> Batch:
         return corrupted(config, data, split, visits, epoch) | {"total": target_count(config, data, split, step, epoch)}
@@ -63,7 +64,7 @@ def phase(config: Config, data: DataSet) -> Phase:
         train=train,
         validation=data.split("validation"),
         model=model,
-        groups=lambda model: parameter_groups(model, model.embedder.encoder, knobs),  # type: ignore[arg-type, union-attr]
+        groups=lambda model: parameter_groups(model, model.embedder.encoder, knobs),
         steps=lambda epoch: length_grouped(train.lengths, batch, config.seed, epoch),
         checks=lambda: in_order(len(data.split("validation")), batch),
         collate=collate,
@@ -71,11 +72,14 @@ def phase(config: Config, data: DataSet) -> Phase:
         statistics=statistics,
         score=score,
         rank=lambda scores: (-scores["loss"],),
-        hand_over=lambda model: model.embedder,  # type: ignore[return-value]
+        hand_over=lambda model: model.embedder,
     )
 
 
-def network(config: Config, embedder: Embedder) -> nn.Module:
+Network = Autoencoder | MaskedLM
+
+
+def network(config: Config, embedder: Embedder) -> Network:
     """The network of the objective around `embedder`."""
     if config.dae.objective == "masked_lm":
         return MaskedLM(embedder, pretrained.masked_lm(config.encoder, embedder))
@@ -111,12 +115,12 @@ def target_count(config: Config, data: DataSet, split: Split, step: Ints, epoch:
     return max(1, int((corrupted(config, data, split, step, epoch)["targets"] != noise.IGNORED).sum()))
 
 
-def token_loss(model: nn.Module, batch: Batch) -> Tensor:
+def token_loss(model: Network, batch: Batch) -> Tensor:
     """Sum of the tokens' cross-entropies."""
     return losses.reconstruction(model(batch), batch["targets"])
 
 
-def statistics(model: nn.Module, batch: Batch) -> Tensor:
+def statistics(model: Network, batch: Batch) -> Tensor:
     """Sum of cross-entropies, tokens rebuilt rightly, tokens."""
     logits, targets = model(batch), batch["targets"]
     hits = ((logits.argmax(dim=-1) == targets) & (targets != noise.IGNORED)).sum()

@@ -29,7 +29,7 @@ def phase(config: Config, data: DataSet, knobs: FineTune) -> Phase:
     def model(previous: Path | None) -> nn.Module:
         embedder = pretrained.start(config.encoder, previous)
         embedder.requires_grad_(not knobs.freeze_encoder)
-        activation = pretrained.activation(embedder.encoder.config, embedder.pooling) if knobs.head == "mlp" else None  # type: ignore[arg-type]
+        activation = pretrained.activation(embedder.encoder.config, embedder.pooling) if knobs.head == "mlp" else None
         return Classifier(embedder, Head(embedder.hidden_size, data.classes, activation, knobs.head_dropout))
 
     return Phase(
@@ -40,7 +40,7 @@ def phase(config: Config, data: DataSet, knobs: FineTune) -> Phase:
         train=train,
         validation=validation,
         model=model,
-        groups=lambda model: parameter_groups(model, model.embedder.encoder, knobs),  # type: ignore[arg-type, union-attr]
+        groups=lambda model: parameter_groups(model, model.embedder.encoder, knobs),
         steps=lambda epoch: length_grouped(train.lengths, batch, config.seed, epoch),
         checks=lambda: in_order(len(validation), batch),
         collate=lambda split, visits, step, epoch: collate(data, split, visits, step),
@@ -49,7 +49,7 @@ def phase(config: Config, data: DataSet, knobs: FineTune) -> Phase:
         score=score,
         rank=lambda scores: (scores["accuracy"], -scores["loss"]),
         hand_over=lambda model: model,
-        embed=lambda model, batch: model.embedder(batch["ids"], batch["mask"]),  # type: ignore[operator]
+        embed=lambda model, batch: model.embedder(batch["ids"], batch["mask"]),
         fit=fit if knobs.head == "logistic" else None,
     )
 
@@ -62,7 +62,7 @@ def collate(data: DataSet, split: Split, visits: Ints, step: Ints) -> Batch:
     return batch | {"truth": truth, "target": truth.masked_fill(unknown, IGNORED), "total": len(step)}
 
 
-def statistics(data: DataSet, model: nn.Module, batch: Batch) -> Tensor:
+def statistics(data: DataSet, model: Classifier, batch: Batch) -> Tensor:
     """Sum of the losses, their number, then hits, predictions and support of each class, unseen ones included."""
     logits, real = model(batch["ids"], batch["mask"]), batch["weight"].bool()
     truth, said, names = batch["truth"][real], logits.argmax(dim=-1)[real], len(data.label_names)

@@ -36,12 +36,12 @@ def phase(config: Config, data: DataSet) -> Phase:
         noisy = dae.corrupted(config, data, split, visits, epoch) | {"total": dae.target_count(config, data, split, step, epoch)}
         return contrastive.collate(config, data, split, visits, step, epoch) | {"noisy": noisy}
 
-    def loss(model: nn.Module, batch: Batch) -> Tensor:
-        rebuilt = dae.token_loss(model, batch["noisy"]) / batch["noisy"]["total"]
-        return rebuilt + contrastive.loss(contrast, model.embedder, batch)  # type: ignore[arg-type]
+    def loss(model: dae.Network, batch: Batch) -> Tensor:
+        rebuilt: Tensor = dae.token_loss(model, batch["noisy"]) / batch["noisy"]["total"]
+        return rebuilt + contrastive.loss(contrast, model.embedder, batch)
 
-    def statistics(model: nn.Module, batch: Batch) -> Tensor:
-        return torch.cat([dae.statistics(model, batch["noisy"]), contrastive.statistics(contrast, model.embedder, batch)])  # type: ignore[arg-type]
+    def statistics(model: dae.Network, batch: Batch) -> Tensor:
+        return torch.cat([dae.statistics(model, batch["noisy"]), contrastive.statistics(contrast, model.embedder, batch)])
 
     return Phase(
         name="joint",
@@ -51,7 +51,7 @@ def phase(config: Config, data: DataSet) -> Phase:
         train=train,
         validation=validation,
         model=model,
-        groups=lambda model: parameter_groups(model, model.embedder.encoder, knobs),  # type: ignore[arg-type, union-attr]
+        groups=lambda model: parameter_groups(model, model.embedder.encoder, knobs),
         steps=lambda epoch: contrastive.steps(own, train, config.seed, epoch),
         checks=lambda: contrastive.shuffled_checks(validation, config.seed, together),
         collate=collate,
@@ -59,9 +59,9 @@ def phase(config: Config, data: DataSet) -> Phase:
         statistics=statistics,
         score=score,
         rank=lambda scores: (-scores["loss"],),
-        hand_over=lambda model: model.embedder,  # type: ignore[return-value]
+        hand_over=lambda model: model.embedder,
         gathers=True,
-        embed=lambda model, batch: model.embedder(batch["ids"], batch["mask"]),  # type: ignore[operator]
+        embed=lambda model, batch: model.embedder(batch["ids"], batch["mask"]),
         whole_step=contrastive.whole_step(contrast),
     )
 

@@ -34,18 +34,18 @@ class Phase:
     train: Split
     validation: Split
     model: Callable[[Path | None], nn.Module]  # from the folder of the phase before, or from the pretrained checkpoint
-    groups: Callable[[nn.Module], list[dict[str, Any]]]  # parameter groups with `params`, `lr`, `weight_decay`
+    groups: Callable[[Any], list[dict[str, Any]]]  # parameter groups with `params`, `lr`, `weight_decay`
     steps: Callable[[int], list[Ints]]  # epoch -> training steps
     checks: Callable[[], list[Ints]]  # validation steps
     collate: Callable[[Split, Ints, Ints, int], Batch]  # split, micro-batch, whole step, epoch (-1: no training)
-    loss: Callable[[nn.Module, Batch], Tensor]
-    statistics: Callable[[nn.Module, Batch], Tensor]  # counts, float64 [c]
+    loss: Callable[[Any, Batch], Tensor]
+    statistics: Callable[[Any, Batch], Tensor]  # counts, float64 [c]
     score: Callable[[NDArray[np.float64]], dict[str, float]]  # counts -> figures to show; the first is the phase's own
     rank: Callable[[dict[str, float]], tuple[float, ...]]  # figures -> order of checkpoints, larger is better
-    hand_over: Callable[[nn.Module], nn.Module]  # the part that the next phase starts from
+    hand_over: Callable[[Any], nn.Module]  # the part that the next phase starts from
     unit: int = 1  # visits that must stay on one worker: 2 for pairs
     gathers: bool = False  # validation steps are whole on one worker, so that `statistics` may compare their texts
-    embed: Callable[[nn.Module, Batch], Tensor] | None = None  # embeddings [b, h]
+    embed: Callable[[Any, Batch], Tensor] | None = None  # embeddings [b, h]
     whole_step: WholeStep | None = None  # for losses that compare all texts of a step, when it is accumulated
     fit: Callable[..., None] | None = None  # closed form on the embeddings of both splits, instead of steps
 

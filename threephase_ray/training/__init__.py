@@ -1,0 +1,1 @@
+"""The machine: engine, loop, what each worker does, and its launch on Ray."""

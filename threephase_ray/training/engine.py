@@ -54,8 +54,8 @@ class Engine(Protocol):
     def backward(self, loss: Tensor) -> None:
         """Accumulate the gradient of this worker's part of the step's loss."""
 
-    def step(self, factor: float) -> float:
-        """Take the step with all learning rates times `factor`; the gradient's norm over all workers and parameters."""
+    def step(self, factor: float) -> None:
+        """Take the step with all learning rates times `factor`."""
 
     def weights(self, part: nn.Module) -> dict[str, Tensor]:
         """Whole tensors of a part of the model on the CPU, on rank 0; elsewhere an empty dict. All ranks must call it."""
@@ -97,19 +97,18 @@ class PlainEngine:
         self._apply.train(mode)
 
     def backward(self, loss: Tensor) -> None:  # noqa: D102
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self._gradient_bytes = _bytes(parameter.grad for parameter in self._parameters)
 
-    def step(self, factor: float) -> float:  # noqa: D102
+    def step(self, factor: float) -> None:  # noqa: D102
         assert self._optimizer is not None
         for parameter in self._parameters:
             parameter.grad = total(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
-        norm = nn.utils.clip_grad_norm_(self._parameters, self._clip)
+        nn.utils.clip_grad_norm_(self._parameters, self._clip)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         self._optimizer.step()
         self._optimizer.zero_grad()
-        return float(norm)
 
     def weights(self, part: nn.Module) -> dict[str, Tensor]:  # noqa: D102
         return {name: tensor.detach().cpu().clone() for name, tensor in part.state_dict().items()} if world()[0] == 0 else {}
@@ -154,12 +153,13 @@ class DeepSpeedEngine:
     def backward(self, loss: Tensor) -> None:  # noqa: D102
         self._engine.backward(loss * self._scale)
         self._gradient_bytes = max(self._gradient_bytes, _bytes(self._gradients()))
+        if not self._engine.is_gradient_accumulation_boundary():
+            self._engine.step()  # takes no step yet, but DeepSpeed counts its micro-batches here
 
-    def step(self, factor: float) -> float:  # noqa: D102
+    def step(self, factor: float) -> None:  # noqa: D102
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         self._engine.step()
-        return float(self._engine.get_global_grad_norm())
 
     def weights(self, part: nn.Module) -> dict[str, Tensor]:  # noqa: D102
         whole = {}

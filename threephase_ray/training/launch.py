@@ -35,10 +35,10 @@ def launch(plan: Plan, compute: Compute, folder: Path) -> None:
             train_loop_config=asdict(plan),
             torch_config=TorchConfig(backend="nccl" if compute.use_gpu else "gloo"),
             scaling_config=ScalingConfig(num_workers=compute.workers, use_gpu=compute.use_gpu, resources_per_worker=asked),
-            run_config=RunConfig(
+            run_config=RunConfig(  # type: ignore[call-arg]  # ray.train shows type checkers the classes of Train V1
                 name=f"train-{time.time_ns()}",
                 storage_path=str(folder / "ray"),
-                failure_config=FailureConfig(max_failures=0, controller_failure_limit=3),
+                failure_config=FailureConfig(max_failures=0, controller_failure_limit=3),  # type: ignore[call-arg]
                 worker_runtime_env={"env_vars": worker_environment(compute)},
             ),
         )

@@ -146,7 +146,9 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 @torch.no_grad()
-def per_row(function: Callable[[nn.Module, Batch], Tensor], phase: Phase, engine: Engine, device: torch.device, split: Any, size: int) -> Any:
+def per_row(
+    function: Callable[[nn.Module, Batch], Tensor], phase: Phase, engine: Engine, device: torch.device, split: Any, size: int
+) -> Any:
     """`function`'s rows [n, c] for all rows of `split` in order, on every worker."""
     rank, workers = world()
     engine.train(False)

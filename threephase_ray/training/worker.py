@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from threephase_ray import models, phases, store
 from threephase_ray.config import Config
@@ -120,7 +121,7 @@ def _model(phase: Phase, job: PhaseJob, config: Config) -> nn.Module:
     model = phase.model(None if job.previous is None else Path(job.previous))
     if config.compute.gradient_checkpointing:
         for module in model.modules():
-            if hasattr(module, "gradient_checkpointing_enable"):
+            if isinstance(module, PreTrainedModel):
                 module.gradient_checkpointing_enable()
     if dist.is_initialized():
         for tensor in (*model.parameters(), *model.buffers()):
@@ -141,12 +142,14 @@ def _engine(phase: Phase, model: nn.Module, device: torch.device, plan: Plan, co
     )
     if phase.fit is not None:
         return PlainEngine(model, [], device, settings)
-    return {"deepspeed": DeepSpeedEngine, "plain": PlainEngine}[plan.engine](model.to(device), phase.groups(model), device, settings)
+    kind = DeepSpeedEngine if plan.engine == "deepspeed" else PlainEngine
+    return kind(model.to(device), phase.groups(model), device, settings)
 
 
 def _fit(phase: Phase, engine: Engine, model: nn.Module, device: torch.device, micro: int) -> loop.Outcome:
     """Compute the head in closed form from the embeddings of both splits, then validate it."""
-    assert phase.fit is not None and phase.embed is not None
+    assert phase.fit is not None
+    assert phase.embed is not None
     sides = []
     for split in (phase.train, phase.validation):
         embeddings = loop.per_row(phase.embed, phase, engine, device, split, micro)

@@ -1,0 +1,201 @@
+"""The command line: what wins, how values are written, --help, exit codes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from threephase_ray import command
+from threephase_ray.config import Config, CosineRegression, DataError, JobError, ResourceError, Section, SupervisedContrastive, dump
+from threephase_ray.knobs import knobs
+
+LEAST = ["--name", "a", "--data.train", "a.csv", "--encoder.path", "e"]
+Write = Callable[[str], str]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write a YAML file and give its path."""
+
+    def write(text: str) -> str:
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.yaml"
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def read(*flags: str) -> Config:
+    return command.read([], [*LEAST, *flags])
+
+
+def test_later_files_win_and_flags_win_over_files(write: Write) -> None:
+    below = write("seed: 1\nstore: below\ndae: {noise_ratio: 0.1, epochs: 7}\n")
+    above = write("seed: 2\ndae: {noise_ratio: 0.2}\n")
+    config = command.read([below, above], [*LEAST, "--seed", "3"])
+    assert (config.seed, config.dae.noise_ratio, config.dae.epochs, config.store) == (3, 0.2, 7, "below")
+    assert config.dae.learning_rate == 5e-5
+    assert command.read([above, below], LEAST).dae.noise_ratio == 0.1
+
+
+def test_lists_are_replaced_and_not_joined(write: Write) -> None:
+    assert command.read([write("phases: [dae, finetune]\n"), write("phases: [finetune]\n")], LEAST).phases == ("finetune",)
+
+
+@pytest.mark.parametrize("number", ["2e-5", "2E-5", "0.00002", "2.0e-05"])
+def test_small_numbers_are_numbers(write: Write, number: str) -> None:
+    assert command.read([write(f"dae: {{learning_rate: {number}}}\n")], LEAST).dae.learning_rate == 2e-5
+    assert read("--dae.learning_rate", number).dae.learning_rate == 2e-5
+
+
+@pytest.mark.parametrize("value", ["dae,finetune", "[dae,finetune]", '["dae", "finetune"]'])
+def test_lists_as_flags(value: str) -> None:
+    assert read("--phases", value).phases == ("dae", "finetune")
+
+
+@pytest.mark.parametrize(("value", "stage"), [("auto", "auto"), ("0", 0), ("1", 1), ("2", 2), ("3", 3)])
+def test_zero_stage_as_flag(value: str, stage: object) -> None:
+    assert read("--compute.zero_stage", value).compute.zero_stage == stage
+    assert read(f"--compute.zero_stage={value}").compute.zero_stage == stage
+
+
+@pytest.mark.parametrize("text", ["s3://b/x,y.csv", "[a].csv", "part-*.csv", "a b", "10", "true", "--odd", "x=y", "{a}", '"q"', "näive"])
+def test_texts_as_flags_stay_as_they_are(text: str) -> None:
+    assert read(f"--data.source={text}").data.source == text
+
+
+def test_null_empties_a_knob(write: Write) -> None:
+    path = write("data: {max_length: 64}\nbaseline: {}\n")
+    assert command.read([path], LEAST).data.max_length == 64
+    config = command.read([path], [*LEAST, "--data.max_length", "null", "--baseline", "null"])
+    assert config.data.max_length is None
+    assert config.baseline is None
+
+
+@pytest.mark.parametrize("flags", [["--baseline", "{}"], ["--baseline.head_dropout", "0.1"]])
+def test_optional_section_is_there_as_soon_as_it_is_named(flags: list[str]) -> None:
+    assert read().baseline is None
+    assert read(*flags).baseline is not None
+
+
+def test_choice_of_another_name_starts_afresh(write: Write) -> None:
+    below = write("contrastive: {loss: {name: supervised_contrastive, temperature: 0.5}}\n")
+    above = write("contrastive: {loss: {name: cosine_regression}}\n")
+    assert command.read([below, above], LEAST).contrastive.loss == CosineRegression()
+    assert command.read([below], [*LEAST, "--contrastive.loss.name", "cosine_regression"]).contrastive.loss == CosineRegression()
+    assert command.read([above, below], LEAST).contrastive.loss == SupervisedContrastive(temperature=0.5)
+
+
+def test_choice_of_the_same_name_keeps_what_was_set(write: Write) -> None:
+    below = write("contrastive: {loss: {name: cosine_regression, pairs: sampled}}\n")
+    assert command.read([below], [*LEAST, "--contrastive.loss.name", "cosine_regression"]).contrastive.loss == CosineRegression(
+        pairs="sampled"
+    )
+    assert read("--contrastive.loss.temperature", "0.5").contrastive.loss == SupervisedContrastive(temperature=0.5)
+
+
+def test_run_of_another_name_keeps_the_rest(write: Write) -> None:
+    assert command.read([write("name: b\nseed: 5\n")], LEAST).seed == 5
+
+
+def test_resolved_configuration_is_accepted_by_the_command(write: Write) -> None:
+    calls: list[tuple[Config, bool]] = []
+    config = read("--contrastive.loss.name", "cosine_regression", "--baseline", "{}")
+    code = command.job(lambda *call: calls.append(call), "", ["--config", write(dump(config)), "--dry-run"])
+    assert (code, calls) == (0, [(config, True)])
+
+
+@pytest.mark.parametrize("words", [["--config={}"], ["--config", "{}"], ["--seed", "1", "--config", "{}", "--seed", "2"]])
+def test_ways_to_name_a_file(write: Write, words: list[str]) -> None:
+    path, calls = write("name: b\ndata: {train: t}\nencoder: {path: e}\n"), list[tuple[Config, bool]]()
+    assert command.job(lambda *call: calls.append(call), "", [word.format(path) for word in words]) == 0
+    assert [(config.name, dry_run) for config, dry_run in calls] == [("b", False)]
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> set[str]:
+    """Every knob's dotted name, from the JSON schema, which pydantic makes by itself."""
+    schema = model.model_json_schema()
+    found: set[str] = set()
+
+    def walk(node: dict[str, object], name: str) -> None:
+        members = [node, *node.get("anyOf", []), *node.get("oneOf", []), *node.get("allOf", [])]  # type: ignore[misc, attr-defined]
+        targets = [schema["$defs"][member["$ref"].split("/")[-1]] for member in members if "$ref" in member]
+        for target in targets or ([node] if "properties" in node else []):
+            for key, child in target["properties"].items():
+                walk(child, f"{name}.{key}".lstrip("."))
+        if not targets and "properties" not in node:
+            found.add(name)
+
+    walk(schema, prefix)
+    return found
+
+
+def test_knobs_are_all_there_and_none_twice() -> None:
+    names = [knob.name for knob in knobs()]
+    assert len(names) > 100
+    assert len(names) == len(set(names))
+    assert set(names) == leaves(Config)
+
+
+def test_every_knob_has_a_meaning_and_values() -> None:
+    assert not [knob.name for knob in knobs() if not knob.meaning or not knob.values or not knob.default]
+
+
+def test_knob_in_words() -> None:
+    class Example(Section):
+        """Not part of the configuration."""
+
+    table = {knob.name: knob for knob in knobs()}
+    assert not list(knobs(Example))
+    assert table["dae.noise_ratio"].values == "number > 0, < 1"
+    assert table["dae.decoder_layers"][1:3] == ("integer ≥ 1, ≤ 12", "1")
+    assert table["dae.clip"].default == "1.0"
+    assert table["finetune.freeze_encoder"][1:3] == ("true or false", "false")
+    assert table["phases"][1:3] == ("list of dae, contrastive, joint or finetune", "[dae, contrastive, finetune]")
+    assert table["contrastive.loss.name"][1:3] == ("supervised_contrastive or cosine_regression", "supervised_contrastive")
+    assert table["data.max_length"][1:3] == ("integer ≥ 8", "null")
+    assert table["name"].default == "required"
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_lists_every_knob_with_meaning_and_default(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    assert command.job(_fail, "What it does.", [flag, "--no-such-knob"]) == 0
+    text = capsys.readouterr().out
+    lines = [line.strip() for line in text.splitlines()]
+    assert "What it does." in text
+    for knob in knobs():
+        at = lines.index(f"--{knob.name} <{knob.values}>")
+        default = "required" if knob.default == "required" else f"default: {knob.default}"
+        assert lines[at + 1] == f"{knob.meaning} ({default})"
+
+
+def test_help_does_not_read_the_knobs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.job(_fail, "", ["--config", "missing.yaml", "--help"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("error", "code"), [(JobError, 1), (DataError, 3), (ResourceError, 4)])
+def test_exit_codes(capsys: pytest.CaptureFixture[str], error: type[JobError], code: int) -> None:
+    def main(config: Config, dry_run: bool) -> None:
+        raise error("\n".join(["what", *(f"line {i}" for i in range(40))]))
+
+    assert command.job(main, "", LEAST) == code
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"{error.__name__}: what"
+    assert len(lines) == 15
+
+
+def test_unforeseen_errors_keep_their_trace() -> None:
+    def main(config: Config, dry_run: bool) -> None:
+        raise ZeroDivisionError("a defect")
+
+    with pytest.raises(ZeroDivisionError, match="a defect"):
+        command.job(main, "", LEAST)
+
+
+def _fail(config: Config, dry_run: bool) -> None:
+    pytest.fail("must not be called")
