@@ -245,6 +245,7 @@ class Config(BaseSettings):
             raise ValueError(f"phases: {', '.join(self.phases)} names a phase twice")
         if "finetune" in self.phases[:-1]:
             raise ValueError("phases: finetune must be the last one")
-        if self.contrastive.batch is not None and self.contrastive.batch < 2 * self.contrastive.texts_per_class:
-            raise ValueError("contrastive.batch: must hold at least two groups of contrastive.texts_per_class texts")
+        for name, batch in (("contrastive", self.contrastive.batch), ("joint", self.joint.batch)):
+            if batch is not None and batch < 2 * self.contrastive.texts_per_class:
+                raise ValueError(f"{name}.batch: must hold at least two groups of contrastive.texts_per_class texts")
         return self

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-console = Console(soft_wrap=True)
+console = Console(width=None if sys.stdout.isatty() else 140)
 _QUIET_SECONDS = 10.0  # between two plain lines
 _POLL_SECONDS = 0.2
 

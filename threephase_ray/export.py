@@ -129,9 +129,9 @@ def _write_modules(embedder: Embedder, last: list[nn.Module], tokenizer: PreTrai
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    options = without_pooler(embedder.encoder.config)  # type: ignore[arg-type]
+    options = without_pooler(embedder.encoder.config)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        embedder.encoder.save_pretrained(scratch)  # type: ignore[operator]
+        embedder.encoder.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
         first = Transformer(scratch, model_kwargs=dict(options))
     modules = [first, Pooling(embedder.hidden_size, embedder.pooling), *last]

@@ -83,7 +83,11 @@ def finished_results(plan: Outline, folder: Path) -> dict[str, Any] | None:
     if plan.missing() or not path.is_file():
         return None
     results: dict[str, Any] = json.loads(path.read_text())
-    return results | {"phases": [row | {"reused": True} for row in results["phases"]]} if results["keys"] == keys(plan) else None
+    if results["keys"] != keys(plan):
+        return None
+    for row in [*results["phases"], *([results["baseline"]] if results["baseline"] else [])]:
+        row["reused"] = True
+    return results
 
 
 def keys(plan: Outline) -> list[str]:
@@ -160,5 +164,5 @@ def phase_row(title: str, row: dict[str, Any]) -> list[str]:
         console.figures(row["scores"]),
         f"{row['best_step']} of {row['steps']}",
         f"{row['worker_seconds']:.0f}",
-        str(row["reused"]),
+        "yes" if row["reused"] else "no",
     ]

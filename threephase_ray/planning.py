@@ -2,13 +2,14 @@
 
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from threephase_ray import console, data, phases, pretrained, store
-from threephase_ray.config import Config, FineTune
+from threephase_ray.config import Config, FineTune, JobError
 from threephase_ray.imbalance import corrected_sizes
 from threephase_ray.loader import DataSet
 from threephase_ray.memory import STAGES, Size, gigabytes, lowest_stage, needed
@@ -53,6 +54,7 @@ def check(config: Config) -> None:
     Raises:
         ConfigError: says what it cannot, and what to choose instead.
     """
+    pretrained.quiet()
     if {"dae", "joint"} & set(config.phases):
         facts = pretrained.load_config(config.encoder)
         if config.dae.objective == "denoising":
@@ -116,7 +118,21 @@ def lay(name: str, config: Config, data: DataSet, encoder: dict[str, Any], paren
     count = step_count(phase.training, len(steps)) if phase.fit is None else 0
     texts = round(count * float(np.mean([len(visits) for visits in steps])))
     job = PhaseJob(name, key, str(folder), parent.folder if parent else None)
-    return Step(job, count, texts, phase.passes, store.is_finished(folder))
+    return Step(job, count, texts, phase.passes, sound(folder))
+
+
+def sound(folder: Path) -> bool:
+    """Whether the store has a finished phase, as whole as when it was written.
+
+    Raises:
+        JobError: it was finished, but its files have changed since.
+    """
+    if not store.is_finished(folder):
+        return False
+    problem = store.damage(folder)
+    if problem:
+        raise JobError(f"{folder}: {problem}\n  remove the folder to train the phase again")
+    return True
 
 
 def section(name: str, config: Config) -> dict[str, Any]:

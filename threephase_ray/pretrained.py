@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import safe_open
 from torch import nn
 from transformers import (
@@ -51,6 +52,12 @@ STOCK_HEADS = {
     "distilbert": StockHead("pre_classifier", "classifier", "relu"),
     "deberta-v2": StockHead("pooler.dense", "classifier", "gelu"),
 }
+
+
+def quiet() -> None:
+    """Keep transformers from drawing progress bars and tables of what a checkpoint lacks; what matters is checked here."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
 
 
 def source(encoder: Encoder) -> str:

@@ -34,7 +34,7 @@ def in_order(rows: int, batch: int) -> list[Ints]:
 def length_grouped(lengths: Ints, batch: int, seed: int, epoch: int, window: int = 32) -> list[Ints]:
     """Shuffle, sort by length inside windows of `window` batches, shuffle the batches: little padding, random order.
 
-    Steps differ in size by one at the most, so that no step is a small remainder.
+    Steps hold nearly equally many rows and never more than `batch`, so that none is a small remainder.
     """
     rng = generator(seed, epoch)
     order = rng.permutation(len(lengths))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit import tiny, tiny_models
+from tests.unit import tiny_models
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 GOLDEN = Path(__file__).parent.parent / "golden" / "losses.json"
@@ -42,20 +42,20 @@ def label(way: dict[str, Any]) -> str:
 def played(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict[tuple[str, str], dict[str, Any]]:
     """Figures of each phase by (variant, way)."""
     folder = tmp_path_factory.mktemp("golden")
-    checkpoint = tiny_models.save("bert", folder / "checkpoint")
-    source = tiny.write_csv(folder / "train.csv", tiny.rows(classes=3, each=12))
+    encoder = tiny_models.checkpoint(folder / "checkpoint", "bert")
+    data_set = tiny_models.prepared(folder, encoder)
     training = {"steps": STEPS, "batch": BATCH, "learning_rate": 1e-3, "validations": 2}
     config = {
         "name": "golden",
-        "data": {"source": str(source)},
-        "encoder": {"path": str(checkpoint), "dropout": 0.0},
+        "data": {"source": "unused"},
+        "encoder": {"path": encoder.path, "dropout": 0.0},
         "dae": training,
         "contrastive": training | {"texts_per_class": 2},
         "joint": training,
         "finetune": training | {"head_dropout": 0.0, "patience": None},
     }
-    data = tiny.prepare(folder / "store", **config["data"])
-    (folder / "case.json").write_text(json.dumps({"config": config, "data": str(data), "variants": VARIANTS, "ways": WAYS}))
+    case = {"config": config, "data": str(data_set.folder), "variants": VARIANTS, "ways": WAYS}
+    (folder / "case.json").write_text(json.dumps(case))
     script = root / "tests" / "integration" / "replay.py"
     done = subprocess.run([sys.executable, str(script), str(folder)], capture_output=True, text=True, cwd=root, check=False, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]

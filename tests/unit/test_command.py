@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from threephase_ray import command
-from threephase_ray.config import Config, CosineRegression, DataError, JobError, ResourceError, Section, SupervisedContrastive, dump
+from threephase_ray.config import Config, CosineRegression, DataError, JobError, ResourceError, Section, SupervisedContrastive
 from threephase_ray.knobs import knobs
 
 LEAST = ["--name", "a", "--data.train", "a.csv", "--encoder.path", "e"]
@@ -102,7 +102,7 @@ def test_run_of_another_name_keeps_the_rest(write: Write) -> None:
 def test_resolved_configuration_is_accepted_by_the_command(write: Write) -> None:
     calls: list[tuple[Config, bool]] = []
     config = read("--contrastive.loss.name", "cosine_regression", "--baseline", "{}")
-    code = command.job(lambda *call: calls.append(call), "", ["--config", write(dump(config)), "--dry-run"])
+    code = command.job(lambda *call: calls.append(call), "", ["--config", write(command.dump(config)), "--dry-run"])
     assert (code, calls) == (0, [(config, True)])
 
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from threephase_ray import command
-from threephase_ray.config import Config, CosineRegression, SupervisedContrastive, dump
+from threephase_ray.config import Config, CosineRegression, SupervisedContrastive
 
 LEAST: dict[str, Any] = {"name": "a", "data": {"train": "a.csv"}, "encoder": {"path": "e"}}
 
@@ -44,9 +44,9 @@ def test_configuration_is_frozen() -> None:
 def test_what_is_written_is_read_back_the_same(tmp_path: Path, changes: dict[str, Any]) -> None:
     config = Config(**(LEAST | changes))
     first, second = tmp_path / "1.yaml", tmp_path / "2.yaml"
-    first.write_text(dump(config), encoding="utf-8")
+    first.write_text(command.dump(config), encoding="utf-8")
     again = command.read([str(first)])
-    second.write_text(dump(again), encoding="utf-8")
+    second.write_text(command.dump(again), encoding="utf-8")
     assert again == config
     assert first.read_bytes() == second.read_bytes()
 

@@ -135,7 +135,8 @@ def pairs_loss(embeddings: Tensor, batch: Batch) -> Tensor:
     alike = (batch["labels"][0::2] == batch["labels"][1::2]).float().mean(dim=-1)
     cosines = F.cosine_similarity(embeddings[0::2].float(), embeddings[1::2].float(), dim=-1)
     error: Tensor = (batch["weight"][0::2] * (alike - cosines) ** 2).sum()
-    return error / (batch["total"] / 2)
+    pairs: float = batch["total"] / 2
+    return error / pairs
 
 
 def among_all(knobs: Contrastive, embeddings: Tensor, labels: Tensor, weight: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from threephase_ray import models, phases, store
+from threephase_ray import models, phases, pretrained, store
 from threephase_ray.config import Config
 from threephase_ray.loader import DataSet
 from threephase_ray.models import Classifier
@@ -60,6 +60,7 @@ class Plan:
 
 def work(plan: Plan) -> None:
     """Do the plan's phases, then its tests. Every worker calls it; rank 0 writes."""
+    pretrained.quiet()
     config, data = Config(**plan.config), DataSet(Path(plan.data))
     device = torch.device("cuda", torch.cuda.current_device()) if config.compute.use_gpu else torch.device("cpu")
     with _reporter(Path(plan.events)) as report:

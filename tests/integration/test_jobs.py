@@ -1,0 +1,197 @@
+"""The main job as users start it: on this machine, on a running cluster, as a submitted Ray job."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.unit import tiny, tiny_models
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+KNOBS = """
+name: tiny
+data: {{source: {source}}}
+encoder: {{path: {encoder}}}
+dae: {{steps: 3}}
+contrastive: {{steps: 3, batch: 12}}
+finetune: {{steps: 6, learning_rate: 1e-3, validations: 2}}
+baseline: {{learning_rate: 1e-3, validations: 2}}
+compute: {{workers: 2}}
+"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where jobs run: the project, their environment, a configuration, the store."""
+
+    root: Path
+    environment: dict[str, str]
+    config: Path
+    store: Path
+
+    def train(self, *flags: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "jobs/train.py", "--config", str(self.config), "--store", str(self.store), *flags]
+        return subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False)
+
+    @property
+    def run(self) -> Path:
+        return self.store / "runs" / "tiny"
+
+    def results(self) -> dict:
+        return json.loads((self.run / "results.json").read_text())
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Place:
+    """A tiny checkpoint and data set, and no cluster."""
+    folder = tmp_path_factory.mktemp("jobs")
+    encoder = tiny_models.checkpoint(folder / "checkpoint", "bert")
+    for seed, (split, count) in enumerate({"train": 40, "validation": 12, "test": 12}.items()):
+        tiny.write_csv(folder / "source" / f"{split}.csv", tiny_models.texts(count, seed=seed))
+    config = folder / "tiny.yaml"
+    config.write_text(KNOBS.format(source=folder / "source", encoder=encoder.path))
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
+    environment.pop("RAY_ADDRESS", None)
+    return Place(root, environment, config, folder / "store")
+
+
+@pytest.fixture(scope="module")
+def cluster(place: Place) -> Iterator[Place]:
+    """The same on a running cluster of two CPUs with token authentication, on ports of its own."""
+    temporary = Path(f"/tmp/ray-{os.getpid()}")  # noqa: S108  # sockets need a short path
+    port, dashboard = free_port(), free_port()
+    environment = place.environment | {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef",
+        "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
+    }
+    ports = {"port": port, "dashboard-port": dashboard}
+    ports |= {
+        f"{name}-port": free_port() for name in ("ray-client-server", "dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export")
+    }
+    command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=2", "--node-ip-address=127.0.0.1"]
+    command += [f"--temp-dir={temporary}", *(f"--{name}={number}" for name, number in ports.items())]
+    head = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        yield Place(place.root, environment | {"RAY_ADDRESS": f"127.0.0.1:{port}"}, place.config, place.store)
+    finally:
+        os.killpg(head.pid, signal.SIGKILL)  # its group is its own; a friendlier end would drain for 30 seconds
+        head.wait()
+
+
+def test_whole_run_on_this_machine(place: Place) -> None:
+    done = place.train()
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = place.results()
+    assert [row["phase"] for row in results["phases"]] == ["dae", "contrastive", "finetune"]
+    assert not any(row["reused"] for row in results["phases"])
+    assert all(row["workers"] == 2 and row["stage"] == 1 and row["engine"] == "deepspeed" for row in results["phases"])
+    assert results["test"]["rows"] == sum(map(sum, results["test"]["confusion"])) == 12
+    assert "macro F1" in done.stdout
+    assert "plain fine-tuning" in done.stdout
+    table = pq.read_table(place.run / "predictions.parquet").to_pylist()
+    assert [row["row"] for row in table] == list(range(12))
+    assert sum(row["label"] == row["predicted"] for row in table) / 12 == pytest.approx(results["test"]["accuracy"])
+    assert all(sum(row["probabilities"]) == pytest.approx(1.0, abs=1e-5) for row in table)
+
+
+def test_models_load_in_stock_libraries_and_predict_alike(place: Place) -> None:
+    from transformers import pipeline
+
+    table = pq.read_table(place.run / "predictions.parquet").to_pylist()
+    texts = [text for text, _ in tiny_models.texts(12, seed=2)]
+    classify = pipeline("text-classification", str(place.run / "model" / "classifier"), top_k=1)
+    for row, ((best,)) in zip(table, classify(texts, truncation=True), strict=True):
+        assert best["label"] == row["predicted"]
+        assert best["score"] == pytest.approx(max(row["probabilities"]), abs=1e-5)
+
+
+def test_second_run_trains_nothing(place: Place) -> None:
+    before = place.results()
+    events = (place.run / "events.jsonl").read_text()
+    done = place.train()
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert place.results() == before
+    assert (place.run / "events.jsonl").read_text() == events
+    assert done.stdout.count("yes") == 8  # three phases and plain fine-tuning: in the store, and reused
+
+
+def test_resolved_configuration_runs_again(place: Place) -> None:
+    again = Place(place.root, place.environment, place.run / "config.yaml", place.store)
+    done = again.train("--dry-run")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("yes") == 4
+
+
+def test_other_run_on_a_cluster_reuses_what_it_shares(cluster: Place) -> None:
+    done = cluster.train("--name", "other", "--finetune.steps", "4", "--contrastive.texts_per_class", "3", "--compute.zero_stage", "3")
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((cluster.store / "runs" / "other" / "results.json").read_text())
+    assert [row["reused"] for row in results["phases"]] == [True, False, False]
+
+
+def test_submitted_job_succeeds(cluster: Place) -> None:
+    submitted = submit(cluster, "--name", "submitted")
+    assert submitted.returncode == 0, submitted.stdout[-3000:] + submitted.stderr[-3000:]
+    assert (cluster.store / "runs" / "submitted" / "results.json").is_file()
+
+
+def test_submitted_job_with_wrong_configuration_has_its_exit_code(cluster: Place) -> None:
+    submitted = submit(cluster, "--dae.noise_ratoi", "0.5")
+    assert submitted.returncode != 0
+    assert "did you mean dae.noise_ratio" in submitted.stdout
+    ask = (
+        "from ray.job_submission import JobSubmissionClient; import os;"
+        "jobs = JobSubmissionClient(os.environ['RAY_API_SERVER_ADDRESS']).list_jobs();"
+        "print([job.driver_exit_code for job in jobs if 'ratoi' in job.entrypoint])"
+    )
+    asked = subprocess.run([sys.executable, "-c", ask], env=cluster.environment, capture_output=True, text=True, check=True)
+    assert asked.stdout.strip().endswith("[2]")
+
+
+def submit(cluster: Place, *flags: str) -> subprocess.CompletedProcess[str]:
+    ray, root = str(Path(sys.executable).parent / "ray"), str(cluster.root)
+    command = [sys.executable, "jobs/train.py", "--config", str(cluster.config), "--store", str(cluster.store), *flags]
+    environment = {name: value for name, value in cluster.environment.items() if name != "RAY_ADDRESS"}
+    return subprocess.run(
+        [ray, "job", "submit", "--working-dir", root, "--", *command], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_too_many_workers_end_with_what_was_asked_and_what_there_is(cluster: Place) -> None:
+    done = cluster.train("--name", "greedy", "--seed", "5", "--compute.workers", "64", "--compute.start_timeout_s", "3")
+    assert done.returncode == 4
+    assert "64 workers" in done.stderr
+    assert "'CPU': 2.0" in done.stderr
+    assert not (cluster.store / "runs" / "greedy" / "results.json").exists()
+
+
+def test_failing_worker_ends_the_job_with_a_clear_word(cluster: Place) -> None:
+    (cluster.store / "runs" / "blocked" / "predictions.parquet").mkdir(parents=True)  # a worker cannot write its file here
+    done = cluster.train("--name", "blocked")
+    assert done.returncode == 1
+    assert "predictions.parquet" in done.stderr
+    assert (cluster.store / "runs" / "blocked" / "error.txt").is_file()
+
+
+def test_changed_phase_is_not_used(cluster: Place) -> None:
+    (folder,) = (Path(row) for row in cluster.store.glob("phases/dae-*"))
+    with (folder / "weights.safetensors").open("ab") as file:
+        file.write(b"x")
+    done = cluster.train("--name", "changed")
+    assert done.returncode == 1
+    assert f"{folder}: weights.safetensors has other content" in done.stderr
