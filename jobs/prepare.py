@@ -11,9 +11,12 @@ from threephase_ray.config import Config
 
 def main(config: Config, dry_run: bool) -> None:
     """Make the data set unless the store has it, or only say what would be read."""
-    from threephase_ray.planning import prepare  # here, so that --help and a wrong configuration need no torch
+    from threephase_ray import planning  # here, so that --help and a wrong configuration need no torch
 
-    prepare(config, dry_run)
+    if dry_run:
+        planning.preview(config)
+    else:
+        planning.prepare(config)
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ class Training(Section):
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     validations: int = Field(5, ge=1, description="evenly spaced validations; the best one's weights are kept")
     patience: int | None = Field(None, ge=1, description="stop after so many validations without a better one (empty: never)")
-    min_steps: int = Field(250, ge=0, description="early stopping acts only after so many steps")
+    min_steps: int = Field(0, ge=0, description="early stopping acts only after so many steps")
 
 
 class DAE(Training):
@@ -130,7 +130,6 @@ class DAE(Training):
         "auto", description="the checkpoint's causal class with tied weights, or a small new one"
     )
     decoder_layers: int = Field(1, ge=1, le=12, description="layers of a fresh decoder")
-    min_steps: int = Field(0, ge=0, description="early stopping acts only after so many steps")
 
 
 class SupervisedContrastive(Section):
@@ -166,14 +165,12 @@ class Contrastive(Training):
     sampling: Literal["uniform", "corrected"] = Field("uniform", description="classes drawn alike, or by their corrected sizes")
     texts_per_class: int = Field(4, ge=2, description="texts of each class drawn into a batch")
     imbalance: Imbalance = Field(Imbalance(), description="imbalance correction")
-    min_steps: int = Field(0, ge=0, description="early stopping acts only after so many steps")
 
 
 class Joint(Training):
     """Phases 1 and 2 as one loss (Eq. 10); noise and contrast as in `dae` and `contrastive`."""
 
     batch: int | None = Field(48, ge=2, description="texts per step")
-    min_steps: int = Field(0, ge=0, description="early stopping acts only after so many steps")
 
 
 class FineTune(Training):
@@ -183,6 +180,7 @@ class FineTune(Training):
     epochs: float = Field(3.0, gt=0, description="passes over the training split")
     head_learning_rate: float | None = Field(1e-3, gt=0, le=1, description="peak learning rate of the head (empty: the encoder's)")
     patience: int | None = Field(5, ge=1, description="stop after so many validations without a better one (empty: never)")
+    min_steps: int = Field(250, ge=0, description="early stopping acts only after so many steps")
     validations: int = Field(10, ge=1, description="evenly spaced validations; the best one's weights are kept")
     head: Literal["mlp", "logistic"] = Field(
         "mlp", description="two-layer head trained with the encoder, or logistic regression on embeddings"

@@ -97,7 +97,8 @@ def figures(scores: dict[str, Any]) -> str:
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Print a table, the first column to the left and the others to the right."""
-    made = Table(title=title, title_justify="left")
+    console.print(f"\n[bold]{title}[/bold]")
+    made = Table()
     for i, column in enumerate(columns):
         made.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:

@@ -22,11 +22,10 @@ def train(config: Config, dry_run: bool = False) -> None:
         JobError: with what is wrong, where, and what to do.
     """
     planning.check(config)
-    data = planning.prepare(config)
-    assert data is not None
-    plan = planning.outline(config, data)
+    plan = planning.outline(config, planning.prepare(config))
     planning.show(plan)
     if dry_run:
+        console.console.print("the resolved configuration:", dump(plan.config), sep="\n", highlight=False)
         return
     folder = store.root(config.store) / "runs" / config.name
     results = finished_results(plan, folder)
@@ -120,6 +119,7 @@ def test_files(folder: Path) -> dict[str, Path]:
 def phase_result(step: Step) -> dict[str, Any]:
     """Key, figures and cost of a finished phase."""
     result: dict[str, Any] = json.loads((Path(step.job.folder) / "metrics.json").read_text())
+    del result["losses"]  # one for each step: they stay with the phase
     return result | {"reused": step.finished}
 
 

@@ -63,21 +63,23 @@ def check(config: Config) -> None:
             pretrained.check_masked_lm(facts)
 
 
-def prepare(config: Config, dry_run: bool = False) -> DataSet | None:
-    """The data set of the configuration, from the store or made now, and a word on it; a dry run only says what would be read."""
+def prepare(config: Config) -> DataSet:
+    """The data set of the configuration, from the store or made now, and a word on it."""
     tokenizer, limit = pretrained.load_tokenizer(config.encoder)
-    arguments = (config.data, tokenizer, limit, store.root(config.store), config.seed)
-    found = data.plan(*arguments)
-    if dry_run and not found.done:
-        rows = [[split, "\n".join(origin.name for origin in origins)] for split, origins in found.found.items()]
-        console.table("would read", ["split", "from"], rows + [[split, f"{share:.0%} of train"] for split, share in found.missing.items()])
-        return None
     with console.counting() as progress:
-        folder = data.prepare(*arguments, progress)
-    made = DataSet(folder)
+        made = DataSet(data.prepare(config.data, tokenizer, limit, store.root(config.store), config.seed, progress))
     show_data(made.facts)
-    console.console.print(f"data set: {folder}")
+    console.console.print(f"data set: {made.folder}")
     return made
+
+
+def preview(config: Config) -> None:
+    """Say what would be read, and whether the store has the data set."""
+    tokenizer, limit = pretrained.load_tokenizer(config.encoder)
+    plan = data.plan(config.data, tokenizer, limit, store.root(config.store), config.seed)
+    rows = [[split, "\n".join(origin.name for origin in origins)] for split, origins in plan.found.items()]
+    console.table("reads", ["split", "from"], rows + [[split, f"{share:.0%} of train"] for split, share in plan.missing.items()])
+    console.console.print(f"data set: {plan.folder} ({'is there' if plan.done else 'not made yet'})")
 
 
 def outline(config: Config, data: DataSet) -> Outline:

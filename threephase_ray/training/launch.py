@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from threephase_ray.config import Compute, JobError, ResourceError
 from threephase_ray.training.worker import Plan, work
@@ -50,10 +51,11 @@ def launch(plan: Plan, compute: Compute, folder: Path) -> None:
 
 def _on_worker(settings: dict[str, Any]) -> None:
     """Entry point of each Ray Train worker."""
-    import torch
-
+    device = get_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     torch.set_num_threads(max(1, int(settings["config"]["compute"]["cpus_per_worker"])))
-    work(Plan(**settings))
+    work(Plan(**settings), device)
 
 
 def worker_environment(compute: Compute) -> dict[str, str]:

@@ -58,11 +58,10 @@ class Plan:
     tests: list[dict[str, Any]]
 
 
-def work(plan: Plan) -> None:
-    """Do the plan's phases, then its tests. Every worker calls it; rank 0 writes."""
+def work(plan: Plan, device: torch.device) -> None:
+    """Do the plan's phases, then its tests, on `device`. Every worker calls it; rank 0 writes."""
     pretrained.quiet()
     config, data = Config(**plan.config), DataSet(Path(plan.data))
-    device = torch.device("cuda", torch.cuda.current_device()) if config.compute.use_gpu else torch.device("cpu")
     with _reporter(Path(plan.events)) as report:
         for job in plan.phases:
             train_phase(PhaseJob(**job), config, data, device, plan, report)
