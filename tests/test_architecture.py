@@ -98,7 +98,7 @@ def test_there_are_configs() -> None:
     ("module", "absent"),
     [
         ("command", {"torch", "ray", "deepspeed", "transformers", "pyarrow"}),  # help and configuration errors come at once
-        ("pipeline", {"deepspeed"}),  # only workers have it
+        ("pipeline", {"ray", "deepspeed"}),  # a plan needs no cluster; only workers have DeepSpeed
     ],
 )
 def test_starts_without(module: str, absent: set[str]) -> None:

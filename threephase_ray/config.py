@@ -194,7 +194,7 @@ class Baseline(FineTune):
 
     learning_rate: float = Field(3e-4, gt=0, le=1, description="peak learning rate of the encoder")
     head_learning_rate: float | None = Field(None, gt=0, le=1, description="peak learning rate of the head (empty: the encoder's)")
-    same_budget: bool = Field(True, description="steps: as many transformer passes over texts as all phases make together")
+    same_budget: bool = Field(True, description="steps: as many passes of texts through the encoder as all phases cost together")
 
 
 class Compute(Section):

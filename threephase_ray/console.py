@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-console = Console(width=None if sys.stdout.isatty() else 140)
+# No markup: labels and paths may hold brackets and colons.
+console = Console(width=None if sys.stdout.isatty() else 140, markup=False, emoji=False)
 _QUIET_SECONDS = 10.0  # between two plain lines
 _POLL_SECONDS = 0.2
 
@@ -97,7 +98,7 @@ def figures(scores: dict[str, Any]) -> str:
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Print a table, the first column to the left and the others to the right."""
-    console.print(f"\n[bold]{title}[/bold]")
+    console.print(f"\n{title}", style="bold")
     made = Table()
     for i, column in enumerate(columns):
         made.add_column(column, justify="left" if i == 0 else "right", overflow="fold")

@@ -1,6 +1,7 @@
 """Chain the phases, reuse what the store has, train the rest in one go, and look at the test split once, at the end."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,7 @@ from threephase_ray import __version__, console, export, metrics, planning, stor
 from threephase_ray.command import dump
 from threephase_ray.config import Config
 from threephase_ray.planning import Outline, Step
-from threephase_ray.training.launch import launch
-from threephase_ray.training.worker import Plan, TestJob
+from threephase_ray.training.worker import Plan, Prediction
 
 
 def train(config: Config, dry_run: bool = False) -> None:
@@ -25,7 +25,7 @@ def train(config: Config, dry_run: bool = False) -> None:
     plan = planning.outline(config, planning.prepare(config))
     planning.show(plan)
     if dry_run:
-        console.console.print("the resolved configuration:", dump(plan.config), sep="\n", highlight=False)
+        console.console.print("the resolved configuration:", dump(plan.config), sep="\n", highlight=False, soft_wrap=True)
         return
     folder = store.root(config.store) / "runs" / config.name
     results = finished_results(plan, folder)
@@ -39,7 +39,10 @@ def train(config: Config, dry_run: bool = False) -> None:
 
 def execute(plan: Outline, folder: Path) -> None:
     """Train the missing phases and predict the test split, in one launch of the workers; then export the models."""
+    from threephase_ray.training.launch import launch  # here, so that a plan and a run that is done need no Ray
+
     (folder / "results.json").unlink(missing_ok=True)
+    shutil.rmtree(folder / "model", ignore_errors=True)
     events = folder / "events.jsonl"
     work = Plan(
         config=plan.config.model_dump(mode="json"),
@@ -48,7 +51,7 @@ def execute(plan: Outline, folder: Path) -> None:
         stage=plan.stage,
         engine="deepspeed",
         phases=[vars(job) for job in plan.missing()],
-        tests=[vars(job) for job in tests(plan, folder)],
+        tests=[vars(job) for job in tests(plan, folder).values()],
     )
     follower = console.Follower(events)
     with follower.showing():
@@ -66,13 +69,13 @@ def classifies(step: Step) -> bool:
     return step.job.name in ("finetune", "baseline")
 
 
-def tests(plan: Outline, folder: Path) -> list[TestJob]:
-    """The classifiers that predict the test split."""
-    jobs = []
+def tests(plan: Outline, folder: Path) -> dict[str, Prediction]:
+    """The classifiers that predict the test split, by their name in the results."""
+    jobs = {}
     if classifies(plan.chain[-1]):
-        jobs.append(TestJob("finetune", plan.chain[-1].job.folder, str(folder / "predictions.parquet")))
+        jobs["test"] = Prediction("finetune", plan.chain[-1].job.folder, str(folder / "predictions.parquet"))
     if plan.baseline is not None:
-        jobs.append(TestJob("baseline", plan.baseline.job.folder, str(folder / "baseline_predictions.parquet")))
+        jobs["baseline_test"] = Prediction("baseline", plan.baseline.job.folder, str(folder / "baseline_predictions.parquet"))
     return jobs
 
 
@@ -106,14 +109,9 @@ def collect(plan: Outline, folder: Path) -> dict[str, Any]:
         "baseline": phase_result(plan.baseline) if plan.baseline else None,
         "stage_reason": plan.stage_reason,
     }
-    results |= {name: test_result(plan, file) for name, file in test_files(folder).items() if file.is_file()}
+    results |= {name: test_result(plan, Path(job.predictions)) for name, job in tests(plan, folder).items()}
     store.write_json(folder / "results.json", results)
     return results
-
-
-def test_files(folder: Path) -> dict[str, Path]:
-    """Where the predictions for the test split lie."""
-    return {"test": folder / "predictions.parquet", "baseline_test": folder / "baseline_predictions.parquet"}
 
 
 def phase_result(step: Step) -> dict[str, Any]:

@@ -62,7 +62,11 @@ def is_finished(folder: Path) -> bool:
 
 def damage(folder: Path) -> str | None:
     """What is wrong with a finished folder, or None: every file is compared with the manifest."""
-    for name, facts in json.loads((folder / MANIFEST).read_text())["files"].items():
+    try:
+        files = json.loads((folder / MANIFEST).read_bytes())["files"]
+    except ValueError:
+        return f"{MANIFEST} cannot be read"
+    for name, facts in files.items():
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"

@@ -30,7 +30,7 @@ class Phase:
     name: str
     version: int  # raise it when the phase's arithmetic changes: finished results are then computed anew
     training: Training
-    passes: float  # transformer passes that a text costs; phase 3 is 1
+    passes: float  # what a text costs in passes of the encoder; logits over the vocabulary count as one more, as in a small model
     train: Split
     validation: Split
     model: Callable[[Path | None], nn.Module]  # from the folder of the phase before, or from the pretrained checkpoint

@@ -35,7 +35,9 @@ class Outcome:
 
 def step_count(training: Training, steps_in_epoch: int) -> int:
     """Optimiser steps of a phase."""
-    return training.steps if training.steps is not None else max(1, math.ceil(training.epochs * steps_in_epoch))
+    if training.steps is not None:
+        return training.steps
+    return max(1, math.ceil(round(training.epochs * steps_in_epoch, 6)))  # 1.1 * 10 is a little more than 11
 
 
 def micro_batches(training_batch: int, unit: int, workers: int, micro: int) -> int:
@@ -59,7 +61,7 @@ def train(phase: Phase, engine: Engine, model: nn.Module, device: torch.device, 
     """Train `phase` to its end or its early stop, and return the best weights by validation.
 
     Raises:
-        Diverged: the loss is not finite.
+        Diverged: a loss or a figure is not finite.
     """
     training = phase.training
     assert training.batch is not None
@@ -74,12 +76,12 @@ def train(phase: Phase, engine: Engine, model: nn.Module, device: torch.device, 
             steps = phase.steps(epoch)
         visits = steps[step - start]
         loss = take_step(phase, engine, device, visits, epoch, (micro, micros), factor(step, count, training.warmup_share))
-        if not math.isfinite(loss):
-            raise Diverged(f"{phase.name}: the loss is {loss} at step {step + 1} of {count}\n  lower {phase.name}.learning_rate or .clip")
+        refuse_nonsense(phase, {"the loss": loss}, f"at step {step + 1} of {count}")
         outcome.losses.append(loss)
         report({"event": "step", "step": step + 1, "steps": count, "loss": loss})
         if step + 1 in points:
             scores = validate(phase, engine, device, micro)
+            refuse_nonsense(phase, scores, f"in the validation after step {step + 1} of {count}")
             outcome.validations.append({"step": step + 1, **scores})
             report({"event": "validation", "step": step + 1, "steps": count, **scores})
             stale += 1
@@ -91,6 +93,13 @@ def train(phase: Phase, engine: Engine, model: nn.Module, device: torch.device, 
                 outcome.steps = step + 1
                 break
     return outcome
+
+
+def refuse_nonsense(phase: Phase, figures: dict[str, float], where: str) -> None:
+    """Raise `Diverged` where a figure is not finite: nothing that follows would mean anything."""
+    for name, value in figures.items():
+        if not math.isfinite(value):
+            raise Diverged(f"{phase.name}: {name} is {value} {where}\n  lower {phase.name}.learning_rate or .clip")
 
 
 def take_step(

@@ -37,7 +37,7 @@ class PhaseJob:
 
 
 @dataclass(frozen=True)
-class TestJob:
+class Prediction:
     """One classifier to run over the test split: `model` a finished folder, `predictions` the file to write."""
 
     phase: str
@@ -66,7 +66,7 @@ def work(plan: Plan, device: torch.device) -> None:
         for job in plan.phases:
             train_phase(PhaseJob(**job), config, data, device, plan, report)
         for test in plan.tests:
-            predict_test(TestJob(**test), config, data, device, report)
+            predict_test(Prediction(**test), config, data, device, report)
 
 
 def train_phase(job: PhaseJob, config: Config, data: DataSet, device: torch.device, plan: Plan, report: loop.Report) -> None:
@@ -95,7 +95,7 @@ def train_phase(job: PhaseJob, config: Config, data: DataSet, device: torch.devi
     report({"event": "phase_end", "phase": job.name, "key": job.key, "seconds": facts["seconds"], "steps": outcome.steps, **outcome.scores})
 
 
-def predict_test(job: TestJob, config: Config, data: DataSet, device: torch.device, report: loop.Report) -> None:
+def predict_test(job: Prediction, config: Config, data: DataSet, device: torch.device, report: loop.Report) -> None:
     """Class probabilities for the test split, as Parquet: row, label, predicted, probabilities."""
     split, phase = data.split("test"), phases.build(job.phase, config, data)
     model = models.restore(Path(job.model)).to(device)

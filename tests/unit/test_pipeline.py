@@ -1,0 +1,137 @@
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
+
+from tests.unit import tiny, tiny_models
+from threephase_ray import pipeline, planning, store
+from threephase_ray.config import Encoder
+from threephase_ray.loader import DataSet
+from threephase_ray.planning import Outline
+
+NAMES = ["food", "money", "sport", "weather"]  # weather is in the test split alone
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Encoder, DataSet]:
+    """A tiny checkpoint, and a data set whose test split has a class of its own."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    encoder = tiny_models.checkpoint(folder / "checkpoint", "bert")
+    tiny.write_csv(folder / "source" / "train.csv", tiny_models.texts(20))
+    tiny.write_csv(folder / "source" / "test.csv", [*tiny_models.texts(8, seed=1), ("the oven and the sky", "weather")])
+    return encoder, DataSet(tiny.prepare(folder / "store", source=str(folder / "source")))
+
+
+def outline(place: tuple[Encoder, DataSet], tmp_path: Path, **knobs: Any) -> Outline:
+    return planning.outline(tiny_models.configured(place[0], store=str(tmp_path / "store"), **knobs), place[1])
+
+
+def predictions(path: Path, truth: list[str], said: list[str]) -> Path:
+    """A file as workers write it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(
+        pa.table({"row": range(len(truth)), "label": truth, "predicted": said, "probabilities": [[1.0, 0.0, 0.0]] * len(truth)}), path
+    )
+    return path
+
+
+def finish(plan: Outline) -> None:
+    """Folders of finished phases as workers leave them, without weights."""
+    for job in plan.missing():
+        folder = store.begin(Path(job.folder))
+        facts = {"phase": job.name, "scores": {"loss": 0.5}, "best_step": 2, "steps": 3, "worker_seconds": 1.5, "losses": [0.5] * 3}
+        store.write_json(folder / "metrics.json", facts)
+        store.commit(folder)
+
+
+def test_scores_of_the_test_split_equal_those_of_scikit_learn(place: tuple[Encoder, DataSet], tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    truth = [str(name) for name in rng.choice(NAMES, 200)]
+    said = [name if name != "weather" and rng.random() < 0.7 else str(rng.choice(NAMES[:3])) for name in truth]
+    found = pipeline.test_result(outline(place, tmp_path), predictions(tmp_path / "predictions.parquet", truth, said))
+    assert found["rows"] == 200
+    assert found["accuracy"] == pytest.approx(accuracy_score(truth, said))
+    assert found["macro_f1"] == pytest.approx(f1_score(truth, said, average="macro", zero_division=0))
+    assert found["confusion"] == confusion_matrix(truth, said, labels=NAMES).tolist()
+    each = precision_recall_fscore_support(truth, said, labels=NAMES, zero_division=0)
+    assert found["per_class"]["names"] == NAMES
+    for name, values in zip(("precision", "recall", "f1", "support"), each, strict=True):
+        assert found["per_class"][name] == pytest.approx(values.tolist())
+    json.dumps(found, allow_nan=False)
+
+
+def test_rows_of_an_unseen_class_count_as_errors(place: tuple[Encoder, DataSet], tmp_path: Path) -> None:
+    truth, said = ["food", "money", "sport", "weather"], ["food", "money", "sport", "sport"]
+    found = pipeline.test_result(outline(place, tmp_path), predictions(tmp_path / "predictions.parquet", truth, said))
+    assert found["accuracy"] == 0.75
+    assert found["per_class"]["recall"] == [1.0, 1.0, 1.0, 0.0]
+    assert found["macro_recall"] == 0.75
+    assert found["macro_precision"] == pytest.approx((1 + 1 + 0.5 + 0) / 4)
+    assert found["confusion"][3] == [0, 0, 1, 0]
+    z, n, p = 1.959964, 4, 0.75
+    middle, half = (p + z**2 / 2 / n) / (1 + z**2 / n), z * math.sqrt(p * (1 - p) / n + z**2 / 4 / n**2) / (1 + z**2 / n)
+    assert found["accuracy_interval"] == pytest.approx((middle - half, middle + half), abs=1e-6)
+
+
+def test_results_tell_of_every_phase_and_are_shown(
+    place: tuple[Encoder, DataSet], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    knobs = {"baseline": {"learning_rate": 1e-3}}
+    plan, folder = outline(place, tmp_path, **knobs), tmp_path / "store" / "runs" / "tiny"
+    finish(plan)
+    predictions(folder / "predictions.parquet", NAMES, ["food", "money", "sport", "sport"])
+    predictions(folder / "baseline_predictions.parquet", NAMES, ["food", "money", "food", "food"])
+    assert pipeline.finished_results(plan, folder) is None
+    results = pipeline.collect(plan, folder)
+    assert [row["phase"] for row in results["phases"]] == ["dae", "contrastive", "finetune"]
+    assert not any(row["reused"] for row in [*results["phases"], results["baseline"]])
+    assert (results["test"]["accuracy"], results["baseline_test"]["accuracy"]) == (0.75, 0.5)
+    pipeline.show(results, folder)
+    printed = capsys.readouterr().out
+    for word in ("three phases", "75.00%", "plain fine-tuning", "50.00%", "2 of 3", str(folder)):
+        assert word in printed.replace("\n", "")
+    again = pipeline.finished_results(outline(place, tmp_path, **knobs), folder)
+    assert again is not None
+    assert again["test"] == json.loads(json.dumps(results["test"]))
+    assert all(row["reused"] for row in [*again["phases"], again["baseline"]])
+    assert pipeline.finished_results(outline(place, tmp_path, **knobs, seed=1), folder) is None
+
+
+def test_predictions_of_an_earlier_plan_are_no_result_of_this_one(place: tuple[Encoder, DataSet], tmp_path: Path) -> None:
+    folder = tmp_path / "store" / "runs" / "tiny"
+    predictions(folder / "predictions.parquet", NAMES, NAMES)
+    predictions(folder / "baseline_predictions.parquet", NAMES, NAMES)
+    for phases, expected in ((("dae", "contrastive"), set()), (("finetune",), {"test"})):
+        plan = outline(place, tmp_path, phases=phases)
+        finish(plan)
+        results = pipeline.collect(plan, folder)
+        assert {"test", "baseline_test"} & results.keys() == expected
+        assert results["baseline"] is None
+
+
+def test_a_classifier_is_tested_only_where_there_is_one(place: tuple[Encoder, DataSet], tmp_path: Path) -> None:
+    jobs = {name: pipeline.tests(outline(place, tmp_path, phases=phases), tmp_path) for name, phases in (
+        ("with", ("contrastive", "finetune")), ("without", ("dae", "contrastive"))
+    )}  # fmt: skip
+    assert jobs["without"] == {}
+    assert jobs["with"]["test"].model == outline(place, tmp_path, phases=("contrastive", "finetune")).chain[-1].job.folder
+    both = pipeline.tests(outline(place, tmp_path, phases=("dae",), baseline={}), tmp_path)
+    assert list(both) == ["baseline_test"]
+
+
+def test_a_dry_run_shows_the_plan_and_trains_nothing(
+    place: tuple[Encoder, DataSet], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = place[1].folder.parent.parent.parent / "source"
+    config = tiny_models.configured(place[0], str(source), store=str(tmp_path / "store"))
+    pipeline.train(config, dry_run=True)
+    printed = capsys.readouterr().out
+    for word in ("texts read", "ZeRO stage", "noise_ratio: 0.6"):
+        assert word in printed
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["data"]
