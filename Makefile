@@ -21,10 +21,10 @@ quickstart: $(READY)  ## train the demo: data and checkpoint come with the insta
 	$(BIN)/python jobs/train.py --config jobs/configs/demo.yaml
 
 unit: $(READY)  ## tests without Ray
-	$(BIN)/python -m pytest tests/unit tests/test_architecture.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/test_architecture.py
 
-test: $(READY)  ## all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+test: unit  ## all tests but the slow ones
+	$(BIN)/python -m pytest -m "not slow" tests/integration
 
 golden: $(READY)  ## write the golden losses anew, after a change that is meant to move them
 	$(BIN)/python -m pytest tests/integration/test_golden.py --regenerate

@@ -82,7 +82,8 @@ def tests(plan: Outline, folder: Path) -> dict[str, Prediction]:
 def finished_results(plan: Outline, folder: Path) -> dict[str, Any] | None:
     """The results of an earlier call, if they are those of this plan."""
     path = folder / "results.json"
-    if plan.missing() or not path.is_file():
+    outputs = [folder / "model" / "encoder", *(Path(job.predictions) for job in tests(plan, folder).values())]
+    if plan.missing() or not path.is_file() or not all(output.exists() for output in outputs):
         return None
     results: dict[str, Any] = json.loads(path.read_text())
     if results["keys"] != keys(plan):

@@ -10,11 +10,12 @@ import pytest
 
 from tests.unit import tiny_models
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(450)]
 GOLDEN = Path(__file__).parent.parent / "golden" / "losses.json"
 STEPS, BATCH = 20, 8
 VARIANTS: list[dict[str, Any]] = [
     {"name": "dae", "phase": "dae", "knobs": {}},
+    {"name": "dae-checkpointing", "phase": "dae", "knobs": {"compute": {"gradient_checkpointing": True}}},
     {"name": "masked-lm", "phase": "dae", "knobs": {"dae": {"objective": "masked_lm", "noise": "masking"}}},
     {"name": "contrastive", "phase": "contrastive", "knobs": {}},
     {"name": "cosine", "phase": "contrastive", "knobs": {"contrastive": {"loss": {"name": "cosine_regression"}}}},
@@ -57,7 +58,7 @@ def played(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict[tuple[s
     case = {"config": config, "data": str(data_set.folder), "variants": VARIANTS, "ways": WAYS}
     (folder / "case.json").write_text(json.dumps(case))
     script = root / "tests" / "integration" / "replay.py"
-    done = subprocess.run([sys.executable, str(script), str(folder)], capture_output=True, text=True, cwd=root, check=False, timeout=280)
+    done = subprocess.run([sys.executable, str(script), str(folder)], capture_output=True, text=True, cwd=root, check=False, timeout=420)
     assert done.returncode == 0, done.stderr[-3000:]
     return {
         (variant["name"], label(way)): json.loads((folder / "phases" / f"{variant['name']}-{label(way)}" / "metrics.json").read_text())
@@ -75,6 +76,12 @@ def test_losses_do_not_depend_on_how_they_are_computed(played, variant: str, reg
     for way in WAYS:
         assert len(played[variant, label(way)]["losses"]) == STEPS
         assert played[variant, label(way)]["losses"] == pytest.approx(golden[variant], abs=1e-5), label(way)
+
+
+def test_recomputing_activations_changes_nothing(played) -> None:
+    for way in WAYS:
+        plain, saving = (played[variant, label(way)]["losses"] for variant in ("dae", "dae-checkpointing"))
+        assert saving == pytest.approx(plain, abs=1e-5), label(way)
 
 
 @pytest.mark.parametrize("variant", [variant["name"] for variant in VARIANTS])

@@ -96,6 +96,8 @@ def test_results_tell_of_every_phase_and_are_shown(
     printed = capsys.readouterr().out
     for word in ("three phases", "75.00%", "plain fine-tuning", "50.00%", "2 of 3", str(folder)):
         assert word in printed.replace("\n", "")
+    assert pipeline.finished_results(outline(place, tmp_path, **knobs), folder) is None  # the models have not been exported
+    (folder / "model" / "encoder").mkdir(parents=True)
     again = pipeline.finished_results(outline(place, tmp_path, **knobs), folder)
     assert again is not None
     assert again["test"] == json.loads(json.dumps(results["test"]))
