@@ -123,7 +123,7 @@ class Training(Section):
 class DAE(Training):
     """Phase 1: adapt the encoder by reconstructing texts from their noisy versions."""
 
-    objective: Literal["denoising", "masked_lm"] = Field("denoising", description="rebuild the text from one vector, or its masked tokens")
+    objective: Literal["denoising", "mlm"] = Field("denoising", description="rebuild the text from one vector, or its masked tokens")
     noise: Literal["word_deletion", "token_deletion", "masking"] = Field("word_deletion", description="how a text is corrupted")
     noise_ratio: float = Field(0.6, gt=0, lt=1, description="share of the words or tokens that is deleted or masked")
     decoder: Literal["auto", "tied", "fresh"] = Field(

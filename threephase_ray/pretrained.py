@@ -166,7 +166,7 @@ def decoder_kind(config: PreTrainedConfig, wish: str) -> str:
     if wish == "tied" and not able:
         raise ConfigError(f"dae.decoder: the {config.model_type} family has no causal class with cross-attention; use fresh or auto")
     if (wish == "fresh" or not able) and getattr(config, "embedding_size", config.hidden_size) != config.hidden_size:
-        raise ConfigError(f"dae.decoder: {config.model_type} embeds tokens in another size than its states; use dae.objective masked_lm")
+        raise ConfigError(f"dae.decoder: {config.model_type} embeds tokens in another size than its states; use dae.objective mlm")
     return "tied" if able and wish != "fresh" else "fresh"
 
 

@@ -16,7 +16,7 @@ STEPS, BATCH = 20, 8
 VARIANTS: list[dict[str, Any]] = [
     {"name": "dae", "phase": "dae", "knobs": {}},
     {"name": "dae-checkpointing", "phase": "dae", "knobs": {"compute": {"gradient_checkpointing": True}}},
-    {"name": "masked-lm", "phase": "dae", "knobs": {"dae": {"objective": "masked_lm", "noise": "masking"}}},
+    {"name": "masked-lm", "phase": "dae", "knobs": {"dae": {"objective": "mlm", "noise": "masking"}}},
     {"name": "contrastive", "phase": "contrastive", "knobs": {}},
     {"name": "cosine", "phase": "contrastive", "knobs": {"contrastive": {"loss": {"name": "cosine_regression"}}}},
     {"name": "cosine-pairs", "phase": "contrastive", "knobs": {"contrastive": {"loss": {"name": "cosine_regression", "pairs": "sampled"}}}},

@@ -18,7 +18,7 @@ TIED = ("bert", "roberta", "electra")  # families whose causal class has cross-a
 BOTH = frozenset({"bottleneck", "projection"})
 LAYERS = {  # of each objective the chain of phases, and the layers that each hands over
     "denoising": {"dae": {"bottleneck"}, "contrastive": BOTH, "joint": BOTH, "finetune": BOTH},
-    "masked_lm": {"dae": set(), "joint": BOTH, "finetune": BOTH},
+    "mlm": {"dae": set(), "joint": BOTH, "finetune": BOTH},
 }
 
 
@@ -117,7 +117,7 @@ def test_dropout_can_be_set_everywhere(family: str, tmp_path: Path) -> None:
         ("distilbert", {"decoder": "tied"}, "no causal class with cross-attention"),
         ("modernbert", {"decoder": "tied"}, "no causal class with cross-attention"),
         ("electra", {"decoder": "fresh"}, "another size"),
-        ("canine", {"objective": "masked_lm"}, "no masked-language-model class"),
+        ("canine", {"objective": "mlm"}, "no masked-language-model class"),
         ("t5", {}, "an encoder such as BERT or RoBERTa is needed"),
     ],
 )

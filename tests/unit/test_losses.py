@@ -162,7 +162,7 @@ def test_the_denoising_loss_equals_that_of_sentence_transformers(family: str, tm
 def test_padding_visits_and_the_split_into_micro_batches_leave_a_steps_loss_alone(tmp_path: Path) -> None:
     encoder = tiny_models.checkpoint(tmp_path / "checkpoint", "bert")
     data = tiny_models.prepared(tmp_path, encoder)
-    for objective in ("denoising", "masked_lm"):
+    for objective in ("denoising", "mlm"):
         phase = dae.phase(tiny_models.configured(encoder, dae={"objective": objective}), data)
         model, step = phase.model(None).eval(), phase.steps(0)[0]
         whole = float(phase.loss(model, phase.collate(phase.train, step, step, 3)).detach())

@@ -118,7 +118,7 @@ def test_plain_fine_tuning_is_a_run_of_phase_three_alone(configured: Config, dat
     ("knobs", "texts"),
     [
         ({}, 3 * 30 + 36 + 30),  # 3 steps each, of 10, 12 and 10 texts; the autoencoder passes a text through encoder, decoder, logits
-        ({"dae": {"objective": "masked_lm", "noise": "masking"}}, 2 * 30 + 36 + 30),
+        ({"dae": {"objective": "mlm", "noise": "masking"}}, 2 * 30 + 36 + 30),
         ({"phases": ["joint", "finetune"]}, 4 * 36 + 30),
         ({"phases": ["contrastive", "finetune"], "contrastive": {"loss": {"name": "cosine_regression", "pairs": "sampled"}}}, 3 * 20 + 30),
         ({"finetune": {"head": "logistic"}}, 3 * 30 + 36),

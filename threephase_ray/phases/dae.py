@@ -81,7 +81,7 @@ Network = Autoencoder | MaskedLM
 
 def network(config: Config, embedder: Embedder) -> Network:
     """The network of the objective around `embedder`."""
-    if config.dae.objective == "masked_lm":
+    if config.dae.objective == "mlm":
         return MaskedLM(embedder, pretrained.masked_lm(config.encoder, embedder))
     return Autoencoder(embedder, pretrained.decoder(config.encoder, embedder, config.dae.decoder, config.dae.decoder_layers))
 
@@ -96,7 +96,7 @@ def corrupted(config: Config, data: DataSet, split: Split, visits: Ints, epoch: 
     hit = noise.chosen(clean.words, draws, config.dae.noise_ratio, whole_words=config.dae.noise == "word_deletion")
     wanted = clean.present & (visits[:, :1] >= 0)
     mask_id = int(data.tokenizer.mask_token_id)
-    if config.dae.objective == "masked_lm":
+    if config.dae.objective == "mlm":
         choice = noise.uniform((config.seed, epoch, 1), visits, clean.tokens.shape[1])
         ids, targets = noise.masked_lm(clean.tokens, hit & wanted, choice, mask_id, len(data.tokenizer))
         return _as_tensors(ids=ids, mask=clean.present, targets=targets)
