@@ -11,12 +11,13 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 # No markup: labels and paths may hold brackets and colons.
 console = Console(width=None if sys.stdout.isatty() else 140, markup=False, emoji=False)
 _QUIET_SECONDS = 10.0  # between two plain lines
 _POLL_SECONDS = 0.2
+_LEFT_OUT = ("time", "seconds", "macro_precision", "macro_recall")
 
 
 class Follower:
@@ -26,9 +27,13 @@ class Follower:
         """Start at the file's present end."""
         self._path, self._position = events, events.stat().st_size if events.exists() else 0
         self._progress = Progress(
-            TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=11)),
+            BarColumn(bar_width=12),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}", table_column=Column(ratio=1, overflow="ellipsis", no_wrap=True)),
             console=console,
-        )  # fmt: skip
+        )
         self._tasks: dict[str, TaskID] = {}
         self._notes: dict[str, str] = {}
         self._last_line = 0.0
@@ -68,7 +73,7 @@ class Follower:
         """Show one event."""
         name = str(event.get("phase"))
         if event["event"] == "validation":
-            self._notes[name] = f"validation: {figures(event)}"
+            self._notes[name] = f"validation {figures(event)}"
         if event["event"] in ("step", "validation"):
             loss = f"loss {event['loss']:.4f}  " if event["event"] == "step" else ""
             note = loss + self._notes.get(name, "")
@@ -90,10 +95,9 @@ class Follower:
 
 
 def figures(scores: dict[str, Any]) -> str:
-    """Scores in one short line."""
-    return "  ".join(
-        f"{name} {value:.4f}" for name, value in scores.items() if isinstance(value, float) and name not in ("time", "seconds")
-    )
+    """Scores in one short line; results.json has them all."""
+    shown = {name: value for name, value in scores.items() if isinstance(value, float) and name not in _LEFT_OUT}
+    return "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in shown.items())
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from threephase_ray import console
 
 VALIDATION: dict[str, Any] = {"event": "validation", "phase": "dae", "step": 2, "steps": 8, "loss": 1.25, "token_accuracy": 0.5}
-LINE = "dae: step 2 of 8  validation: loss 1.2500  token_accuracy 0.5000"
+LINE = "dae: step 2 of 8  validation loss 1.2500  token accuracy 0.5000"
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_a_terminal_shows_a_bar_for_each_phase(tmp_path: Path, monkeypatch: pyte
         append(events, VALIDATION, {"event": "step", "phase": "dae", "step": 3, "steps": 8, "loss": 0.75})
         append(events, {"event": "step", "phase": "finetune", "step": 5, "steps": 9, "loss": 0.25})
     last = shown.getvalue().split("dae")[-1]
-    for word in ("3/8", "loss 0.7500  validation: loss 1.2500", "finetune", "5/9"):
+    for word in ("3/8", "loss 0.7500  validation loss 1.2500", "finetune", "5/9"):
         assert word in last
 
 

@@ -60,7 +60,7 @@ def phase(config: Config, data: DataSet) -> Phase:
         name="dae",
         version=1,
         training=knobs,
-        passes=3.0 if knobs.objective == "denoising" else 2.0,
+        passes=2.0 if knobs.objective == "denoising" else 1.5,
         train=train,
         validation=data.split("validation"),
         model=model,

@@ -47,7 +47,7 @@ def phase(config: Config, data: DataSet) -> Phase:
         name="joint",
         version=1,
         training=knobs,
-        passes=4.0,
+        passes=3.0,
         train=train,
         validation=validation,
         model=model,

@@ -30,7 +30,7 @@ class Phase:
     name: str
     version: int  # raise it when the phase's arithmetic changes: finished results are then computed anew
     training: Training
-    passes: float  # what a text costs in passes of the encoder; logits over the vocabulary count as one more, as in a small model
+    passes: float  # what a text costs in passes of phase 3, about: a noisy text is short, a decoder costs more than an encoder
     train: Split
     validation: Split
     model: Callable[[Path | None], nn.Module]  # from the folder of the phase before, or from the pretrained checkpoint
