@@ -93,6 +93,12 @@ def cluster(place: Place) -> Iterator[Place]:
         head.wait()
 
 
+def test_a_plan_needs_neither_ray_nor_deepspeed(root: Path) -> None:
+    program = "import sys, threephase_ray.pipeline; print(*{'ray', 'deepspeed'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
 def test_whole_run_on_this_machine(place: Place) -> None:
     done = place.train()
     assert done.returncode == 0, done.stderr[-3000:]
