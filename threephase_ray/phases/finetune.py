@@ -17,6 +17,7 @@ from threephase_ray.noise import IGNORED
 from threephase_ray.phases.spec import Batch, Ints, Phase, parameter_groups, tensors
 from threephase_ray.sampling import in_order, length_grouped
 
+Embedded = tuple[NDArray[np.float32], Ints]  # embeddings [n, h] and classes [n]
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)  # inverse regularisation of logistic regression, chosen on validation
 
 
@@ -77,7 +78,7 @@ def score(counts: NDArray[np.float64]) -> dict[str, float]:
     return {**metrics.classification(hits, predicted, support), "loss": float(counts[0] / max(1.0, counts[1]))}
 
 
-def fit(model: Classifier, train: tuple[Ints, Ints], validation: tuple[Ints, Ints]) -> None:
+def fit(model: Classifier, train: Embedded, validation: Embedded) -> None:
     """Set the linear head to the logistic regression, of five strengths, that is best on validation.
 
     Args:

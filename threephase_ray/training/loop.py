@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from threephase_ray import losses, sampling
 from threephase_ray.config import JobError, Training
+from threephase_ray.loader import Split
 from threephase_ray.phases.spec import Batch, Ints, Phase
 from threephase_ray.training.engine import Engine, total, world
 
@@ -156,8 +158,8 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 @torch.no_grad()
 def per_row(
-    function: Callable[[nn.Module, Batch], Tensor], phase: Phase, engine: Engine, device: torch.device, split: Any, size: int
-) -> Any:
+    function: Callable[[nn.Module, Batch], Tensor], phase: Phase, engine: Engine, device: torch.device, split: Split, size: int
+) -> NDArray[np.float32]:
     """`function`'s rows [n, c] for all rows of `split` in order, on every worker."""
     rank, workers = world()
     engine.train(False)
