@@ -1,6 +1,6 @@
 # The words that developers and CI use alike. Each target does the set-up it needs.
 .DELETE_ON_ERROR:
-.PHONY: help quickstart unit test golden check readme clean
+.PHONY: help quickstart unit test faults golden check readme clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -25,6 +25,9 @@ unit: $(READY)  ## tests without Ray
 
 test: unit  ## all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow" tests/integration
+
+faults: $(READY)  ## kill, stop, damage and disturb runs in every way; an hour, and best as root on Linux
+	$(BIN)/python -m tests.faults
 
 golden: $(READY)  ## write the golden losses anew, after a change that is meant to move them
 	$(BIN)/python -m pytest tests/integration/test_golden.py --regenerate

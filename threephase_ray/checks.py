@@ -14,7 +14,7 @@ from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from threephase_ray import config, sources
-from threephase_ray.config import ConfigError, DataError
+from threephase_ray.errors import ConfigError, DataError
 
 Progress = Callable[[str, int, int], None]
 

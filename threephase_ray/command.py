@@ -18,7 +18,8 @@ from pydantic_settings import CliSettingsSource, SettingsError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from threephase_ray.config import Config, ConfigError, JobError
+from threephase_ray.config import Config
+from threephase_ray.errors import ConfigError, JobError
 from threephase_ray.knobs import choices, help_text, knobs, sections
 
 NAMES = {knob.name: knob for knob in knobs()}
@@ -165,13 +166,16 @@ def _pairs(flags: Sequence[str]) -> Iterator[tuple[str, str | None]]:
     words = list(flags)
     while words:
         word, *words = words
-        if word.startswith("--") and "=" in word:
-            name, _, value = word.partition("=")
-            yield name, value
-        elif word.startswith("--") and words and not words[0].startswith("--"):
-            yield word, words.pop(0)
-        else:
+        flag, equals, value = word.partition("=")
+        name = "--" + flag[2:].replace("-", "_")  # --skip-nonfinite is skip_nonfinite
+        if not word.startswith("--"):
             yield word, None
+        elif equals:
+            yield name, value
+        elif words and not words[0].startswith("--"):
+            yield name, words.pop(0)
+        else:
+            yield name, None
 
 
 def _problem(word: str, value: str | None) -> str | None:

@@ -1,48 +1,14 @@
-"""Every knob: name, default, range, meaning; and the errors that a user can act on."""
+"""Every knob: name, default, range, meaning."""
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-
-class JobError(Exception):
-    """A failure that the user can act on: at most 15 lines saying what, where and what to do. `code` is the exit code."""
-
-    code = 1
-
-
-class ConfigError(JobError):
-    """The configuration is wrong."""
-
-    code = 2
-
-
-class DataError(JobError):
-    """The data cannot be used as asked."""
-
-    code = 3
-
-
-class ResourceError(JobError):
-    """The cluster or machine lacks what was asked for."""
-
-    code = 4
-
-
-def _digit(value: object) -> object:
-    """Flags arrive as text: "1" means 1."""
-    return int(value) if isinstance(value, str) and value.isdigit() else value
-
+from threephase_ray.machine import Checkpoint, Compute, Section
 
 Policy = Literal["error", "drop", "keep"]
 PhaseName = Literal["dae", "contrastive", "joint", "finetune"]
-
-
-class Section(BaseModel):
-    """A frozen group of knobs that rejects unknown names."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Checks(Section):
@@ -197,30 +163,14 @@ class Baseline(FineTune):
     same_budget: bool = Field(True, description="steps: as many passes of texts through the encoder as all phases cost together")
 
 
-class Compute(Section):
-    """Where and how it is computed. Nothing here but `precision` and `global_batch` changes a result."""
-
-    workers: int = Field(1, ge=1, description="worker processes, over all nodes")
-    use_gpu: bool = Field(False, description="one GPU for each worker")
-    cpus_per_worker: float = Field(1.0, gt=0, description="CPUs that Ray reserves for each worker, also its thread count")
-    zero_stage: Annotated[Literal["auto", 0, 1, 2, 3], BeforeValidator(_digit)] = Field(
-        "auto", description="what DeepSpeed shards; auto: the lowest stage that fits the memory"
-    )
-    worker_memory_gb: float | None = Field(None, gt=0, description="memory of one worker in GB, for the plan (empty: found or assumed)")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of matrix products; auto: bf16 on a GPU, else fp32")
-    global_batch: int = Field(32, ge=1, description="texts per optimiser step of phases that set no `batch`")
-    micro_batch: int = Field(32, ge=1, description="texts per forward pass of one worker; the rest is accumulated")
-    gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
-    start_timeout_s: float = Field(120.0, gt=0, description="seconds to wait for the workers before giving up (exit code 4)")
-
-
 class Config(BaseSettings):
     """One run."""
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,45}[a-z0-9])?$", description="the run: small letters, digits and dashes, at most 47")
-    store: str = Field("store", min_length=1, description="folder, shared by all nodes, for data sets, phases and runs")
+    store: str = Field("store", min_length=1, description="for data sets, phases, runs: a folder that all nodes share, or a URI (s3://...)")
+    scratch: str = Field("~/.cache/threephase-ray", min_length=1, description="folder of each node for copies of what a URI holds")
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
     phases: tuple[PhaseName, ...] = Field(("dae", "contrastive", "finetune"), min_length=1, description="what to train, in this order")
     data: Data = Field(description="texts")
@@ -231,6 +181,8 @@ class Config(BaseSettings):
     finetune: FineTune = Field(FineTune(), description="phase 3")
     baseline: Baseline | None = Field(None, description="plain fine-tuning of the pretrained encoder, to compare with")
     compute: Compute = Field(Compute(), description="machine")
+    checkpoint: Checkpoint = Field(Checkpoint(), description="saving in the middle of a phase")
+    skip_nonfinite: int = Field(0, ge=0, description="steps of a phase whose loss or gradient is not finite that are left out, not fatal")
 
     @classmethod
     def settings_customise_sources(cls, settings_cls: Any, init_settings: Any, *_: Any, **__: Any) -> tuple[Any, ...]:

@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -18,14 +17,16 @@ console = Console(width=None if sys.stdout.isatty() else 140, markup=False, emoj
 _QUIET_SECONDS = 10.0  # between two plain lines
 _POLL_SECONDS = 0.2
 _LEFT_OUT = ("time", "seconds", "macro_precision", "macro_recall")
+_WORTH_A_LINE = ("retry", "waiting", "passed_over", "skipped", "saved")  # shown beside the bars, too
+_QUIET = ("checkpoint", "committed", "attempt", "start")  # for the file alone
 
 
 class Follower:
     """Shows the events that workers append to a file."""
 
-    def __init__(self, events: Path) -> None:
-        """Start at the file's present end."""
-        self._path, self._position = events, events.stat().st_size if events.exists() else 0
+    def __init__(self, news: Callable[[], bytes]) -> None:
+        """`news` gives the whole lines that came since its last call."""
+        self._news = news
         self._progress = Progress(
             TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=11)),
             BarColumn(bar_width=12),
@@ -58,16 +59,10 @@ class Follower:
                 self._read()
 
     def _read(self) -> None:
-        """Show the whole lines that are new."""
-        if not self._path.exists():
-            return
-        with self._path.open("rb") as file:
-            file.seek(self._position)
-            lines = file.read()
-        whole = lines[: lines.rfind(b"\n") + 1]
-        self._position += len(whole)
-        for line in whole.splitlines():
-            self._show(json.loads(line))
+        """Show the lines that are new."""
+        for line in self._news().splitlines():
+            with contextlib.suppress(ValueError):  # a writer that was killed may leave half a line
+                self._show(json.loads(line))
 
     def _show(self, event: dict[str, Any]) -> None:
         """Show one event."""
@@ -78,8 +73,8 @@ class Follower:
             loss = f"loss {event['loss']:.4f}  " if event["event"] == "step" else ""
             note = loss + self._notes.get(name, "")
             self._bar(name, event, note) if console.is_terminal else self._line(name, event, note)
-        elif not console.is_terminal:
-            console.print(f"{name}: {event['event'].replace('_', ' ')} {figures(event)}")
+        elif event["event"] in _WORTH_A_LINE or not (console.is_terminal or event["event"] in _QUIET):
+            console.print(said(event))
 
     def _bar(self, name: str, event: dict[str, Any], note: str) -> None:
         """Move the phase's bar."""
@@ -92,6 +87,14 @@ class Follower:
         if event["event"] == "validation" or time.monotonic() - self._last_line > _QUIET_SECONDS:
             self._last_line = time.monotonic()
             console.print(f"{name}: step {event['step']} of {event['steps']}  {note}")
+
+
+def said(event: dict[str, Any]) -> str:
+    """An event in one line: what happened, where, its figures, and the reason if there is one."""
+    step = f" at step {event['step']}" if event.get("step") else ""
+    reasons = [str(event[name]) for name in ("for", "checkpoint", "reason") if isinstance(event.get(name), str)]
+    words = [f"{event.get('phase', 'run')}: {event['event'].replace('_', ' ')}{step}", figures(event), *reasons]
+    return "  ".join(word for word in words if word)
 
 
 def figures(scores: dict[str, Any]) -> str:

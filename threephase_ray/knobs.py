@@ -86,11 +86,13 @@ def _kind(annotation: Any) -> str:
     parts = [part for part in get_args(annotation) if part not in (type(None), ...)]
     if get_origin(annotation) is Literal:
         return _either(parts)
+    if get_origin(annotation) in (Union, types.UnionType):
+        return " or ".join(_kind(part) for part in parts)
     return ("list of " if get_origin(annotation) is tuple else "") + _kind(parts[0])
 
 
 def _either(values: Sequence[Any]) -> str:
-    return ", ".join(str(value) for value in values[:-1]) + f" or {values[-1]}"
+    return " or ".join(part for part in (", ".join(str(value) for value in values[:-1]), str(values[-1])) if part)
 
 
 def _default(field: FieldInfo) -> str:

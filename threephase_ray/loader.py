@@ -71,9 +71,9 @@ def _columns(path: Path) -> tuple[Any, Any, Any, Any, Any]:
 class DataSet:
     """The folder that `data.prepare` wrote."""
 
-    def __init__(self, folder: Path) -> None:
-        """Read `dataset.json` of the folder; the splits are mapped on first use."""
-        self.folder = folder
+    def __init__(self, folder: Path, name: str = "") -> None:
+        """Read `dataset.json` of the folder, which is called `name` in the store; the splits are mapped on first use."""
+        self.folder, self.name = folder, name
         self.facts: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
         self._splits: dict[str, Split] = {}
 

@@ -1,18 +1,27 @@
 """Chain the phases, reuse what the store has, train the rest in one go, and look at the test split once, at the end."""
 
+import contextlib
 import json
-import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from threephase_ray import __version__, console, export, metrics, planning, store
+from threephase_ray import __version__, console, export, metrics, planning
 from threephase_ray.command import dump
 from threephase_ray.config import Config
+from threephase_ray.errors import ResourceError
+from threephase_ray.lock import LEASE, Lock
 from threephase_ray.planning import Outline, Step
-from threephase_ray.training.worker import Plan, Prediction
+from threephase_ray.results import MANIFEST, Store
+from threephase_ray.training import accounting, events
+from threephase_ray.training.plan import Plan, Prediction
+
+PATIENCE = 1.5  # leases after which a holder that still gives signs of life is believed to be alive
 
 
 def train(config: Config, dry_run: bool = False) -> None:
@@ -27,41 +36,80 @@ def train(config: Config, dry_run: bool = False) -> None:
     if dry_run:
         console.console.print("the resolved configuration:", dump(plan.config), sep="\n", highlight=False, soft_wrap=True)
         return
-    folder = store.root(config.store) / "runs" / config.name
-    results = finished_results(plan, folder)
-    if results is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(dump(plan.config))
-        execute(plan, folder)
-        results = collect(plan, folder)
-    show(results, folder)
+    store, run = Store(config.store, config.scratch), f"runs/{config.name}"
+    with alone(store, run):
+        results = finished_results(plan, store, run)
+        if results is None:
+            store.storage.write(f"{run}/config.yaml", dump(plan.config).encode())
+            execute(plan, store, run)
+            results = collect(plan, store, run)
+    show(results, f"{store.storage.uri}/{run}")
 
 
-def execute(plan: Outline, folder: Path) -> None:
+@contextlib.contextmanager
+def alone(store: Store, run: str) -> Iterator[None]:
+    """Hold the run's lock; a holder that died is replaced once that is sure.
+
+    Raises:
+        ResourceError: somebody else is at work on the run.
+    """
+    lock, told = Lock(store.storage, run), False
+    deadline = time.monotonic() + PATIENCE * LEASE
+    while not lock.try_acquire():
+        if time.monotonic() > deadline:
+            raise ResourceError(f"{run}: is being worked on by {lock.holder}\n  wait until it is done, stop it, or choose another `name`")
+        if not told:
+            console.console.print(f"{run} is held by {lock.holder}: looking whether it is alive")
+        told = True
+        time.sleep(1.0)
+    with lock:
+        yield
+
+
+def execute(plan: Outline, store: Store, run: str) -> None:
     """Train the missing phases and predict the test split, in one launch of the workers; then export the models."""
     from threephase_ray.training.launch import launch  # here, so that a plan and a run that is done need no Ray
 
-    (folder / "results.json").unlink(missing_ok=True)
-    shutil.rmtree(folder / "model", ignore_errors=True)
-    events = folder / "events.jsonl"
+    for stale in ("results.json", "model", "error.txt"):
+        store.storage.remove(f"{run}/{stale}")
+    log = f"{run}/events.jsonl"
     work = Plan(
         config=plan.config.model_dump(mode="json"),
-        data=str(plan.data.folder),
-        events=str(events),
+        data=plan.data.name,
+        run=run,
         stage=plan.stage,
         engine="deepspeed",
         phases=[vars(job) for job in plan.missing()],
-        tests=[vars(job) for job in tests(plan, folder).values()],
+        tests=[vars(job) for job in tests(plan, run).values()],
     )
-    follower = console.Follower(events)
-    with follower.showing():
-        launch(work, plan.config.compute, folder)
-    finished = Path(plan.chain[-1].job.folder)
+
+    def report(event: dict[str, Any]) -> None:
+        with events.Log(store, log) as book:  # opened anew each time, since the workers write it while they live
+            book.add(event)
+
+    report({"event": "start"})
+    with console.Follower(events.tail(store, log)).showing():
+        launch(work, plan.config.compute, store, lambda: reached(plan, store), report)
+    finished = store.fetch(plan.chain[-1].job.result)
     tokenizer, length = plan.data.folder / "tokenizer", int(plan.data.facts["max_length"])
-    export.export_encoder(finished, tokenizer, length, folder / "model" / "encoder")
+    models = store.place(f"{run}/model")
+    export.export_encoder(finished, tokenizer, length, models / "encoder")
     if classifies(plan.chain[-1]):
         names = plan.data.label_names[: plan.data.classes]
-        export.export_classifier(finished, tokenizer, names, length, folder / "model" / "classifier")
+        export.export_classifier(finished, tokenizer, names, length, models / "classifier")
+    store.put(models, f"{run}/model")
+
+
+def reached(plan: Outline, store: Store) -> str:
+    """How far the missing phases are in the store: those finished, and the newest whole checkpoint of the others."""
+    words = []
+    for job in plan.missing():
+        saved = [name for name in store.storage.sizes(f"progress/{Path(job.result).name}") if name.endswith(MANIFEST)]
+        if store.is_finished(job.result):
+            words.append(f"{job.name} is finished")
+        elif saved:
+            words.append(f"{job.name} is saved at step {int(max(saved).split('/')[2].split('-')[0])}")
+    return ", ".join(words) if words else "nothing is saved yet"
 
 
 def classifies(step: Step) -> bool:
@@ -69,23 +117,23 @@ def classifies(step: Step) -> bool:
     return step.job.name in ("finetune", "baseline")
 
 
-def tests(plan: Outline, folder: Path) -> dict[str, Prediction]:
+def tests(plan: Outline, run: str) -> dict[str, Prediction]:
     """The classifiers that predict the test split, by their name in the results."""
     jobs = {}
     if classifies(plan.chain[-1]):
-        jobs["test"] = Prediction("finetune", plan.chain[-1].job.folder, str(folder / "predictions.parquet"))
+        jobs["test"] = Prediction("finetune", plan.chain[-1].job.result, f"{run}/predictions.parquet")
     if plan.baseline is not None:
-        jobs["baseline_test"] = Prediction("baseline", plan.baseline.job.folder, str(folder / "baseline_predictions.parquet"))
+        jobs["baseline_test"] = Prediction("baseline", plan.baseline.job.result, f"{run}/baseline_predictions.parquet")
     return jobs
 
 
-def finished_results(plan: Outline, folder: Path) -> dict[str, Any] | None:
+def finished_results(plan: Outline, store: Store, run: str) -> dict[str, Any] | None:
     """The results of an earlier call, if they are those of this plan."""
-    path = folder / "results.json"
-    outputs = [folder / "model" / "encoder", *(Path(job.predictions) for job in tests(plan, folder).values())]
-    if plan.missing() or not path.is_file() or not all(output.exists() for output in outputs):
+    there = set(store.storage.sizes(run))
+    outputs = {f"{run}/results.json", f"{run}/model/encoder/modules.json", *(job.predictions for job in tests(plan, run).values())}
+    if plan.missing() or not outputs <= there:
         return None
-    results: dict[str, Any] = json.loads(path.read_text())
+    results: dict[str, Any] = store.read_json(f"{run}/results.json")
     if results["keys"] != keys(plan):
         return None
     for row in [*results["phases"], *([results["baseline"]] if results["baseline"] else [])]:
@@ -98,33 +146,36 @@ def keys(plan: Outline) -> list[str]:
     return [step.job.key for step in [*plan.chain, *([plan.baseline] if plan.baseline else [])]]
 
 
-def collect(plan: Outline, folder: Path) -> dict[str, Any]:
+def collect(plan: Outline, store: Store, run: str) -> dict[str, Any]:
     """Write `results.json`, last of all: each phase's figures and cost, and the scores on the test split."""
     facts = plan.data.facts
-    results = {
+    results: dict[str, Any] = {
         "name": plan.config.name,
         "version": __version__,
         "keys": keys(plan),
         "data": {"folder": str(plan.data.folder), "content": facts["content"], "checks": facts["checks"]},
-        "phases": [phase_result(step) for step in plan.chain],
-        "baseline": phase_result(plan.baseline) if plan.baseline else None,
+        "phases": [phase_result(step, store) for step in plan.chain],
+        "baseline": phase_result(plan.baseline, store) if plan.baseline else None,
         "stage_reason": plan.stage_reason,
     }
-    results |= {name: test_result(plan, Path(job.predictions)) for name, job in tests(plan, folder).items()}
-    store.write_json(folder / "results.json", results)
+    trained = [row["accounting"] for row in [*results["phases"], results["baseline"]] if row and not row["reused"]]
+    results["goodput"] = accounting.goodput(*(sum(made[part] for made in trained) for part in ("total_seconds", "lost_seconds")))
+    results |= {name: test_result(plan, store, job.predictions) for name, job in tests(plan, run).items()}
+    store.write_json(f"{run}/results.json", results)
     return results
 
 
-def phase_result(step: Step) -> dict[str, Any]:
+def phase_result(step: Step, store: Store) -> dict[str, Any]:
     """Key, figures and cost of a finished phase."""
-    result: dict[str, Any] = json.loads((Path(step.job.folder) / "metrics.json").read_text())
+    result: dict[str, Any] = json.loads((store.fetch(step.job.result) / "metrics.json").read_text())
     del result["losses"]  # one for each step: they stay with the phase
     return result | {"reused": step.finished}
 
 
-def test_result(plan: Outline, predictions: Path) -> dict[str, Any]:
+def test_result(plan: Outline, store: Store, predictions: str) -> dict[str, Any]:
     """Scores, intervals, per-class figures and confusion counts of the predictions for the test split."""
-    table, names = pq.read_table(predictions, columns=["label", "predicted"]).to_pydict(), plan.data.label_names
+    table = pq.read_table(pa.BufferReader(store.storage.read(predictions)), columns=["label", "predicted"]).to_pydict()
+    names = plan.data.label_names
     index = {name: i for i, name in enumerate(names)}
     truth, said = (np.array([index[name] for name in table[column]]) for column in ("label", "predicted"))
     counts = metrics.confusion(truth, said, len(names))
@@ -139,7 +190,7 @@ def test_result(plan: Outline, predictions: Path) -> dict[str, Any]:
     }
 
 
-def show(results: dict[str, Any], folder: Path) -> None:
+def show(results: dict[str, Any], folder: str) -> None:
     """Print the phases' figures on validation, and the scores on the test split."""
     rows = [phase_row(row["phase"], row) for row in results["phases"]]
     if results["baseline"]:

@@ -2,19 +2,20 @@
 
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from threephase_ray import console, data, phases, pretrained, store
-from threephase_ray.config import Config, FineTune, JobError
+from threephase_ray import console, data, phases, pretrained, results
+from threephase_ray.config import Config, FineTune
+from threephase_ray.errors import JobError
 from threephase_ray.imbalance import corrected_sizes
 from threephase_ray.loader import DataSet
 from threephase_ray.memory import STAGES, Size, gigabytes, lowest_stage, needed
+from threephase_ray.results import Store
 from threephase_ray.training.loop import step_count
-from threephase_ray.training.worker import PhaseJob
+from threephase_ray.training.plan import PhaseJob
 
 _ASSUMED_GPU = 16e9  # bytes of a GPU that this machine cannot see
 
@@ -66,8 +67,9 @@ def check(config: Config) -> None:
 def prepare(config: Config) -> DataSet:
     """The data set of the configuration, from the store or made now, and a word on it."""
     tokenizer, limit = pretrained.load_tokenizer(config.encoder)
+    name = data.plan(config.data, tokenizer, limit, config.seed).name
     with console.counting() as progress:
-        made = DataSet(data.prepare(config.data, tokenizer, limit, store.root(config.store), config.seed, progress))
+        made = DataSet(data.prepare(config.data, tokenizer, limit, Store(config.store, config.scratch), config.seed, progress), name)
     show_data(made.facts)
     console.console.print(f"data set: {made.folder}")
     return made
@@ -76,10 +78,11 @@ def prepare(config: Config) -> DataSet:
 def preview(config: Config) -> None:
     """Say what would be read, and whether the store has the data set."""
     tokenizer, limit = pretrained.load_tokenizer(config.encoder)
-    plan = data.plan(config.data, tokenizer, limit, store.root(config.store), config.seed)
+    plan = data.plan(config.data, tokenizer, limit, config.seed)
+    done = Store(config.store, config.scratch).is_finished(plan.name)
     rows = [[split, "\n".join(origin.name for origin in origins)] for split, origins in plan.found.items()]
     console.table("reads", ["split", "from"], rows + [[split, f"{share:.0%} of train"] for split, share in plan.missing.items()])
-    console.console.print(f"data set: {plan.folder} ({'is there' if plan.done else 'not made yet'})")
+    console.console.print(f"data set: {config.store}/{plan.name} ({'is there' if done else 'not made yet'})")
 
 
 def outline(config: Config, data: DataSet) -> Outline:
@@ -114,26 +117,26 @@ def lay(name: str, config: Config, data: DataSet, encoder: dict[str, Any], paren
         "precision": config.compute.precision,
         "seed": config.seed,
     }
-    key = store.key(parts)
-    folder = store.root(config.store) / "phases" / f"{phase.name}-{key}"
+    key = results.key(parts)
+    result = f"phases/{phase.name}-{key}"
     steps = phase.steps(0)
     count = step_count(phase.training, len(steps)) if phase.fit is None else 0
     texts = round(count * float(np.mean([len(visits) for visits in steps])))
-    job = PhaseJob(name, key, str(folder), parent.folder if parent else None)
-    return Step(job, count, texts, phase.passes, sound(folder))
+    job = PhaseJob(name, key, result, parent.result if parent else None)
+    return Step(job, count, texts, phase.passes, sound(Store(config.store, config.scratch), result))
 
 
-def sound(folder: Path) -> bool:
+def sound(kept: Store, result: str) -> bool:
     """Whether the store has a finished phase, as whole as when it was written.
 
     Raises:
         JobError: it was finished, but its files have changed since.
     """
-    if not store.is_finished(folder):
+    if not kept.is_finished(result):
         return False
-    problem = store.damage(folder)
+    problem = kept.damage(result)
     if problem:
-        raise JobError(f"{folder}: {problem}\n  remove the folder to train the phase again")
+        raise JobError(f"{kept.storage.uri}/{result}: {problem}\n  remove it to train the phase again")
     return True
 
 
@@ -186,7 +189,7 @@ def choose_stage(config: Config, size: Size) -> tuple[int, str]:
     """DeepSpeed's ZeRO stage and why."""
     if config.compute.zero_stage != "auto":
         return int(config.compute.zero_stage), "as asked"
-    return lowest_stage(size, config.compute.workers, int(worker_memory(config)))
+    return lowest_stage(size, config.compute.least, int(worker_memory(config)))
 
 
 def worker_memory(config: Config) -> float:
@@ -196,7 +199,7 @@ def worker_memory(config: Config) -> float:
         return compute.worker_memory_gb * 1e9
     if compute.use_gpu:
         return float(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else _ASSUMED_GPU
-    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) / compute.workers
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) / compute.most
 
 
 def show_data(facts: dict[str, Any]) -> None:
@@ -226,8 +229,8 @@ def show(plan: Outline) -> None:
     steps = [*plan.chain, *([plan.baseline] if plan.baseline else [])]
     cells = [[step.job.name, step.job.key, str(step.steps), str(step.texts), "yes" if step.finished else "no"] for step in steps]
     console.table("phases", ["phase", "key", "steps", "texts read", "in the store"], cells)
-    memory = [[str(stage), gigabytes(needed(stage, plan.size, config.compute.workers))] for stage in STAGES]
-    console.table(f"memory of each of {config.compute.workers} worker(s), roughly", ["ZeRO stage", "bytes"], memory)
+    memory = [[str(stage), gigabytes(needed(stage, plan.size, config.compute.least))] for stage in STAGES]
+    console.table(f"memory of each of {config.compute.least} worker(s), roughly", ["ZeRO stage", "bytes"], memory)
     console.console.print(f"ZeRO stage {plan.stage}: {plan.stage_reason}; precision {config.compute.precision}")
     kind = "AutoModelForSequenceClassification" if pretrained.stock(pretrained.load_config(config.encoder), config.encoder.pooling) else ""
     console.console.print(f"model/classifier will be a stock {kind or 'SentenceTransformer'} ({config.encoder.pooling} pooling)")

@@ -27,7 +27,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from transformers.utils.hub import cached_file
 
 from threephase_ray import demo
-from threephase_ray.config import ConfigError, Encoder
+from threephase_ray.config import Encoder
+from threephase_ray.errors import ConfigError
 from threephase_ray.models import Classifier, Embedder, TiedDecoder, restore, without_pooler
 
 

@@ -16,7 +16,7 @@ import fsspec.core
 from fsspec.utils import infer_compression
 
 from threephase_ray import config, demo, formats
-from threephase_ray.config import ConfigError, DataError
+from threephase_ray.errors import ConfigError, DataError
 
 SPLITS = ("train", "validation", "test", "unlabelled")
 Row = tuple[str | None, tuple[str | None, ...]]

@@ -19,7 +19,10 @@ import torch.distributed as dist
 from threephase_ray.command import merge
 from threephase_ray.config import Config
 from threephase_ray.loader import DataSet
+from threephase_ray.results import Store
 from threephase_ray.training import worker
+from threephase_ray.training.plan import Desk, PhaseJob, Plan
+from threephase_ray.training.stop import Stop
 
 
 def play(folder: Path, rank: int, workers: int) -> None:
@@ -37,13 +40,13 @@ def play(folder: Path, rank: int, workers: int) -> None:
 
 
 def train(folder: Path, case: dict[str, Any], data: DataSet, variant: dict[str, Any], way: dict[str, Any]) -> None:
-    """One variant of a phase in one way; what the phase wrote stays in the folder."""
+    """One variant of a phase in one way; its result stays in the folder's store."""
     compute = {"compute": {"workers": way["workers"], "micro_batch": way["micro"], "precision": "fp32"}}
     config = Config(**merge(merge(case["config"], variant["knobs"]), compute))
-    plan = worker.Plan(config.model_dump(mode="json"), case["data"], str(folder / "events"), way["stage"], way["engine"], [], [])
-    out = folder / "phases" / f"{variant['name']}-{name(way)}"
-    job = worker.PhaseJob(variant["phase"], "0" * 16, str(out), None)
-    worker.train_phase(job, config, data, torch.device("cpu"), plan, lambda event: None)
+    plan = Plan(config.model_dump(mode="json"), "unused", "runs/golden", way["stage"], way["engine"], [], [])
+    store = Store(str(folder / "store"), str(folder / "scratch"))
+    desk = Desk(plan, config, store, data, torch.device("cpu"), Stop(store, plan.run), lambda event: None, lambda: b"")
+    worker.train_phase(PhaseJob(variant["phase"], "0" * 16, f"phases/{variant['name']}-{name(way)}", None), desk)
 
 
 def name(way: dict[str, Any]) -> str:

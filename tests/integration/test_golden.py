@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.unit import tiny_models
+from threephase_ray.results import Store
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(450)]
 GOLDEN = Path(__file__).parent.parent / "golden" / "losses.json"
@@ -60,8 +61,9 @@ def played(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict[tuple[s
     script = root / "tests" / "integration" / "replay.py"
     done = subprocess.run([sys.executable, str(script), str(folder)], capture_output=True, text=True, cwd=root, check=False, timeout=420)
     assert done.returncode == 0, done.stderr[-3000:]
+    store = Store(str(folder / "store"), str(folder / "scratch"))
     return {
-        (variant["name"], label(way)): json.loads((folder / "phases" / f"{variant['name']}-{label(way)}" / "metrics.json").read_text())
+        (variant["name"], label(way)): json.loads((store.fetch(f"phases/{variant['name']}-{label(way)}") / "metrics.json").read_text())
         for variant in VARIANTS
         for way in WAYS
     }

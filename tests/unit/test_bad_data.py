@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.unit import tiny
-from threephase_ray.config import ConfigError, DataError
+from threephase_ray.errors import ConfigError, DataError
 
 GOOD = "".join(f"{text},{label}\n" for text, label in [("text", "label"), *tiny.rows()])
 Make = Callable[[Path], None]
@@ -153,4 +153,4 @@ def test_bad_data_is_refused(tmp_path: Path, name: str) -> None:
     assert len(said.splitlines()) <= 15
     assert caught.value.code == (2 if name in CONFIG_CASES else 3)
     assert tiny.left(tmp_path / "store") == []
-    assert not list((tmp_path / "store").glob("data/*/"))
+    assert not list((tmp_path / "store").glob("data/*"))

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit import tiny
 from threephase_ray import checks, data
-from threephase_ray.config import DataError
+from threephase_ray.errors import DataError
 
 # For each kind: further rows of each split, what is counted, its number, and the rows that `drop` leaves of each split.
 CASES: dict[str, tuple[dict[str, list[tuple[str, str]]], str, int, dict[str, int]]] = {

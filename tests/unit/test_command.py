@@ -7,8 +7,10 @@ import pytest
 from pydantic import BaseModel
 
 from threephase_ray import command
-from threephase_ray.config import Config, CosineRegression, DataError, JobError, ResourceError, Section, SupervisedContrastive
+from threephase_ray.config import Config, CosineRegression, SupervisedContrastive
+from threephase_ray.errors import ConfigError, DataError, JobError, ResourceError
 from threephase_ray.knobs import knobs
+from threephase_ray.machine import Section
 
 LEAST = ["--name", "a", "--data.train", "a.csv", "--encoder.path", "e"]
 Write = Callable[[str], str]
@@ -199,3 +201,20 @@ def test_unforeseen_errors_keep_their_trace() -> None:
 
 def _fail(config: Config, dry_run: bool) -> None:
     pytest.fail("must not be called")
+
+
+def test_dashes_in_flags_are_underscores() -> None:
+    found = read("--skip-nonfinite", "3", "--data.max-length=64")
+    assert (found.skip_nonfinite, found.data.max_length) == (3, 64)
+
+
+@pytest.mark.parametrize(("given", "least", "most"), [("3", 3, 3), ("1,4", 1, 4)])
+def test_a_range_of_workers(given: str, least: int, most: int) -> None:
+    compute = read("--compute.workers", given).compute
+    assert (compute.least, compute.most) == (least, most)
+
+
+@pytest.mark.parametrize("given", ["0", "4,1", "0,2", "1,2,3", "two"])
+def test_a_wrong_range_of_workers(given: str) -> None:
+    with pytest.raises(ConfigError, match=r"compute"):
+        read("--compute.workers", given)

@@ -1,6 +1,7 @@
 import io
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import pytest
 from rich.console import Console
 
 from threephase_ray import console
+from threephase_ray.results import Store
+from threephase_ray.training import events
 
 VALIDATION: dict[str, Any] = {"event": "validation", "phase": "dae", "step": 2, "steps": 8, "loss": 1.25, "token_accuracy": 0.5}
 LINE = "dae: step 2 of 8  validation loss 1.2500  token accuracy 0.5000"
@@ -27,6 +30,11 @@ def append(path: Path, *events: dict[str, Any], end: str = "\n") -> None:
         file.write("\n".join(json.dumps(event) for event in events) + end)
 
 
+def tail(path: Path) -> Callable[[], bytes]:
+    """What comes after what the file holds now."""
+    return events.tail(Store(str(path.parent), "unused"), path.name)
+
+
 def wait_for(screen: io.StringIO, word: str) -> None:
     """Wait until `word` is shown."""
     deadline = time.monotonic() + 10
@@ -36,37 +44,37 @@ def wait_for(screen: io.StringIO, word: str) -> None:
 
 
 def test_events_are_shown_as_they_come(screen: io.StringIO, tmp_path: Path) -> None:
-    events = tmp_path / "events.jsonl"
-    append(events, {"event": "phase", "phase": "an earlier run"})
-    with console.Follower(events).showing():
-        append(events, {"event": "phase", "phase": "dae", "key": "0", "workers": 2})
+    log = tmp_path / "events.jsonl"
+    append(log, {"event": "phase", "phase": "an earlier run"})
+    with console.Follower(tail(log)).showing():
+        append(log, {"event": "phase", "phase": "dae", "key": "0", "workers": 2})
         wait_for(screen, "dae: phase")
-        append(events, VALIDATION)
+        append(log, VALIDATION)
         wait_for(screen, LINE)
-        append(events, {"event": "phase_end", "phase": "dae", "seconds": 3.5, "loss": 1.25})
-    assert "dae: phase end loss 1.2500" in screen.getvalue()  # shown at the end at the latest
+        append(log, {"event": "phase_end", "phase": "dae", "seconds": 3.5, "loss": 1.25})
+    assert "dae: phase end  loss 1.2500" in screen.getvalue()  # shown at the end at the latest
     assert "an earlier run" not in screen.getvalue()
 
 
 def test_half_a_line_waits_for_its_end(screen: io.StringIO, tmp_path: Path) -> None:
-    events, text = tmp_path / "events.jsonl", json.dumps(VALIDATION | {"phase": "joint"})
-    with console.Follower(events).showing():
-        append(events, {"event": "phase", "phase": "dae"})
-        with events.open("a") as file:
+    log, text = tmp_path / "events.jsonl", json.dumps(VALIDATION | {"phase": "joint"})
+    with console.Follower(tail(log)).showing():
+        append(log, {"event": "phase", "phase": "dae"})
+        with log.open("a") as file:
             file.write(text[:30])
         wait_for(screen, "dae: phase")
         time.sleep(3 * console._POLL_SECONDS)
         assert "joint" not in screen.getvalue()
-        with events.open("a") as file:
+        with log.open("a") as file:
             file.write(text[30:] + "\n")
     assert screen.getvalue().count("joint: step 2 of 8") == 1
 
 
 def test_steps_are_told_now_and_then(screen: io.StringIO, tmp_path: Path) -> None:
-    events = tmp_path / "events.jsonl"
-    with console.Follower(events).showing():
-        append(events, *({"event": "step", "phase": "dae", "step": step, "steps": 500, "loss": 0.5} for step in range(1, 501)))
-        append(events, VALIDATION | {"step": 500, "steps": 500})
+    log = tmp_path / "events.jsonl"
+    with console.Follower(tail(log)).showing():
+        append(log, *({"event": "step", "phase": "dae", "step": step, "steps": 500, "loss": 0.5} for step in range(1, 501)))
+        append(log, VALIDATION | {"step": 500, "steps": 500})
     lines = [line.rstrip() for line in screen.getvalue().splitlines()]
     assert lines[0] == "dae: step 1 of 500  loss 0.5000"
     assert lines[-1].startswith("dae: step 500 of 500  validation")
@@ -76,17 +84,17 @@ def test_steps_are_told_now_and_then(screen: io.StringIO, tmp_path: Path) -> Non
 def test_a_terminal_shows_a_bar_for_each_phase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()
     monkeypatch.setattr(console, "console", Console(file=shown, width=120, force_terminal=True, markup=False))
-    events = tmp_path / "events.jsonl"
-    with console.Follower(events).showing():
-        append(events, VALIDATION, {"event": "step", "phase": "dae", "step": 3, "steps": 8, "loss": 0.75})
-        append(events, {"event": "step", "phase": "finetune", "step": 5, "steps": 9, "loss": 0.25})
+    log = tmp_path / "events.jsonl"
+    with console.Follower(tail(log)).showing():
+        append(log, VALIDATION, {"event": "step", "phase": "dae", "step": 3, "steps": 8, "loss": 0.75})
+        append(log, {"event": "step", "phase": "finetune", "step": 5, "steps": 9, "loss": 0.25})
     last = shown.getvalue().split("dae")[-1]
     for word in ("3/8", "loss 0.7500  validation loss 1.2500", "finetune", "5/9"):
         assert word in last
 
 
 def test_nothing_to_follow(screen: io.StringIO, tmp_path: Path) -> None:
-    with console.Follower(tmp_path / "never").showing():
+    with console.Follower(tail(tmp_path / "never")).showing():
         pass
     assert screen.getvalue() == ""
 

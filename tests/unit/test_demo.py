@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from threephase_ray import config, demo, sources
-from threephase_ray.config import ConfigError, DataError
+from threephase_ray.errors import ConfigError, DataError
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -140,3 +141,57 @@ def test_dropout_acts_in_training_alone() -> None:
     assert (engine.apply(lambda model, batch: model(batch["x"]), ones) == 0).any()
     engine.train(False)
     assert torch.equal(engine.apply(lambda model, batch: model(batch["x"]), ones), ones["x"])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("position", [0, 5, 11])
+def test_one_bad_number_in_a_gradient_is_found(bad: float, position: int) -> None:
+    model = network()
+    engine = PlainEngine(model, groups(model), CPU, SETTINGS)
+    assert engine.finite()
+    engine.backward(engine.apply(loss, batch(1)))
+    assert engine.finite()
+    model[0].weight.grad.view(-1)[position] = bad
+    assert not engine.finite()
+
+
+def test_large_gradients_are_finite() -> None:
+    model = network()
+    engine = PlainEngine(model, groups(model), CPU, SETTINGS)
+    model[0].weight.grad = torch.full((4, 3), 3e38)  # the sum of the squares is not
+    assert engine.finite()
+
+
+@pytest.mark.parametrize("factor", [1.0, math.nan])
+def test_a_discarded_step_leaves_no_trace(factor: float) -> None:
+    ours, other = network(), network()
+    discarding, unaware = (PlainEngine(model, groups(model), CPU, SETTINGS) for model in (ours, other))
+    for step in (1, 2, 3):
+        discarding.backward(discarding.apply(loss, batch(step)))
+        discarding.step(1.0)
+        discarding.backward(discarding.apply(loss, batch(100 + step)) * factor)
+        assert discarding.finite() == math.isfinite(factor)
+        discarding.discard()
+        unaware.backward(unaware.apply(loss, batch(step)))
+        unaware.step(1.0)
+    for mine, theirs in zip(discarding.fragments(), unaware.fragments(), strict=True):
+        assert mine.tensors.keys() == {"weight", "exp_avg", "exp_avg_sq"}
+        for kind, tensor in mine.tensors.items():
+            assert torch.equal(tensor, theirs.tensors[kind]), (mine.name, kind)
+
+
+def test_an_engine_without_anything_to_train_has_no_fragments() -> None:
+    engine = PlainEngine(network(), [], CPU, SETTINGS)
+    engine.load(lambda name, kind, start, stop: torch.full((stop - start,), math.nan), 3)
+    assert engine.fragments() == []
+    assert engine.finite()
+
+
+def test_shared_weights_are_one_fragment_and_frozen_ones_none() -> None:
+    model = nn.ModuleList([nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False), nn.Linear(2, 2)])
+    model[1].weight = model[0].weight
+    model[2].requires_grad_(False)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    (fragment,) = PlainEngine(model, [{"params": trained, "lr": 0.1}], CPU, SETTINGS).fragments()
+    assert (fragment.name, fragment.start, list(fragment.tensors)) == ("0.weight", 0, ["weight"])
+    assert fragment.tensors["weight"].data_ptr() == model[0].weight.data_ptr()

@@ -10,7 +10,8 @@ from torch import nn
 from tests.unit import tiny_models
 from tests.unit.tiny_models import FAMILIES
 from threephase_ray import planning, pretrained
-from threephase_ray.config import ConfigError, Encoder
+from threephase_ray.config import Encoder
+from threephase_ray.errors import ConfigError
 from threephase_ray.models import Classifier, Embedder, TiedDecoder, restore
 from threephase_ray.phases import dae
 

@@ -50,7 +50,7 @@ def test_short_rows_are_filled_up(folder: Path) -> None:
 @pytest.mark.parametrize(("family", "pad"), [("bert", 0), ("roberta", 1)])
 def test_the_filling_is_the_tokenizers(family: str, pad: int, tmp_path: Path) -> None:
     source = tiny.write_csv(tmp_path / "train.csv", tiny_models.texts(20))
-    made = data.prepare(Data(source=str(source)), tiny_models.tokenizer(family), 64, tmp_path / "store", 0)
+    made = data.prepare(Data(source=str(source)), tiny_models.tokenizer(family), 64, tiny.opened(tmp_path / "store"), 0)
     padded = DataSet(made).split("train").padded(np.arange(8))
     assert set(padded.tokens[~padded.present]) == {pad}
 

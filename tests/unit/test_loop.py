@@ -15,8 +15,8 @@ from threephase_ray import phases, sampling
 from threephase_ray.config import Encoder, FineTune
 from threephase_ray.loader import DataSet
 from threephase_ray.phases.spec import Phase
-from threephase_ray.training import loop
-from threephase_ray.training.engine import PlainEngine, Settings
+from threephase_ray.training import evaluate, loop
+from threephase_ray.training.engine import Engine, PlainEngine, Settings
 
 SETTINGS = Settings(stage=0, precision="fp32", clip=1.0, epsilon=1e-8, micros=1)
 
@@ -34,13 +34,13 @@ def built(place: tuple[Encoder, DataSet], name: str = "finetune", **knobs: Any) 
     return phases.build(name, tiny_models.configured(place[0], **{name: {"patience": None} | knobs}), place[1])
 
 
-def run(phase: Phase) -> tuple[loop.Outcome, nn.Module, list[dict[str, Any]]]:
+def run(phase: Phase, **changes: Any) -> tuple[loop.Course, nn.Module, list[dict[str, Any]]]:
     """Train a phase from a fixed start."""
     events: list[dict[str, Any]] = []
     torch.manual_seed(0)
-    model = phase.model(None)
-    outcome = loop.train(phase, PlainEngine(model, phase.groups(model), CPU, SETTINGS), model, CPU, 32, events.append)
-    return outcome, model, events
+    model, course = phase.model(None), loop.Course()
+    assert loop.train(tiny_models.setting(phase, model, report=events.append, **changes), course)
+    return course, model, events
 
 
 def scripted(phase: Phase, losses: Iterable[float]) -> Phase:
@@ -122,8 +122,70 @@ def test_a_loss_that_is_no_number_ends_the_phase(place: tuple[Encoder, DataSet])
     def loss(model: nn.Module, batch: dict[str, Any]) -> Tensor:
         return phase.loss(model, batch) * (math.nan if next(calls) == 3 else 1.0)
 
-    with pytest.raises(loop.Diverged, match="finetune: the loss is nan at step 3 of 4"):
+    with pytest.raises(loop.Diverged, match=r"finetune: the loss is nan at step 3 of 4, with the texts of rows \d+, .* and \d more"):
         run(replace(phase, loss=loss))
+
+
+def test_a_gradient_that_is_no_number_ends_the_phase(place: tuple[Encoder, DataSet]) -> None:
+    phase, calls = built(place, steps=4), itertools.count(1)
+
+    def loss(model: nn.Module, batch: dict[str, Any]) -> Tensor:
+        value: Tensor = phase.loss(model, batch)
+        odd = sum(parameter.sum() for parameter in model.parameters()) * 0.0
+        return value + torch.sqrt(odd) if next(calls) == 2 else value  # the root's slope at 0 is infinite
+
+    with pytest.raises(loop.Diverged, match="finetune: the gradient is not finite at step 2 of 4"):
+        run(replace(phase, loss=loss))
+
+
+def test_a_few_such_steps_may_be_left_out(place: tuple[Encoder, DataSet]) -> None:
+    phase, calls = built(place, steps=6, validations=2), itertools.count(1)
+
+    def loss(model: nn.Module, batch: dict[str, Any]) -> Tensor:
+        return phase.loss(model, batch) * (math.nan if next(calls) in (2, 5) else 1.0)
+
+    course, model, events = run(replace(phase, loss=loss), skip_nonfinite=2)
+    assert (course.step, course.skipped, len(course.losses)) == (6, [2, 5], 4)
+    assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
+    told = [event for event in events if event["event"] == "skipped"]
+    assert [event["step"] for event in told] == [2, 5]
+    assert all(0 < len(event["rows"]) <= 8 for event in told)
+    calls = itertools.count(1)
+    with pytest.raises(loop.Diverged, match="at step 5 of 6"):
+        run(replace(phase, loss=loss), skip_nonfinite=1)
+
+
+class Recorder:
+    """A keeper that asks for checkpoints after some steps, and for a stop after one, and notes what it is given."""
+
+    def __init__(self, due: set[int], stop: int = 0, busy: set[int] | None = None) -> None:
+        self.due, self.stop, self.busy, self.step = due, stop, busy if busy is not None else set(), 0
+        self.saved: list[tuple[int, bool]] = []
+
+    def wishes(self) -> tuple[bool, bool, bool]:
+        self.step += 1
+        return self.step == self.stop, self.step in self.due, self.step in self.busy
+
+    def save(self, engine: Engine, course: loop.Course, last: bool) -> None:
+        assert course.step == self.step
+        self.saved.append((course.step, last))
+
+
+def test_checkpoints_are_taken_when_due_unless_the_last_one_is_on_its_way(place: tuple[Encoder, DataSet]) -> None:
+    keeper = Recorder(due={2, 3, 5, 8}, busy={3})
+    run(built(place, steps=8), keeper=keeper)
+    assert keeper.saved == [(2, False), (5, False)]  # none after the last step: the phase is about to be finished
+
+
+def test_a_stop_saves_before_anything_else(place: tuple[Encoder, DataSet]) -> None:
+    keeper, course = Recorder(due=set(), stop=4), loop.Course()
+    phase = built(place, steps=8, validations=4)
+    model = phase.model(None)
+    assert not loop.train(tiny_models.setting(phase, model, keeper=keeper), course)
+    assert keeper.saved == [(4, True)]
+    assert [row["step"] for row in course.validations] == [2]
+    assert loop.train(tiny_models.setting(phase, model), course)
+    assert [row["step"] for row in course.validations] == [2, 4, 6, 8]  # the one that was put off is made up for
 
 
 def test_figures_that_are_no_numbers_end_the_phase(place: tuple[Encoder, DataSet]) -> None:
@@ -137,7 +199,7 @@ def test_rows_come_back_in_order(place: tuple[Encoder, DataSet], size: int) -> N
     assert phase.embed is not None
     torch.manual_seed(0)
     model = phase.model(None)
-    found = loop.per_row(phase.embed, phase, PlainEngine(model, [], CPU, SETTINGS), CPU, split, size)
+    found = evaluate.per_row(phase.embed, phase, PlainEngine(model, [], CPU, SETTINGS), CPU, split, size)
     assert found.shape == (40, 16)
     with torch.no_grad():
         for row in range(0, 40, 3):
@@ -173,6 +235,6 @@ def test_training_twice_gives_the_same_bits(place: tuple[Encoder, DataSet], name
 
 def test_nested_batches_move_whole() -> None:
     batch = {"ids": torch.ones(2), "total": 3, "noisy": {"ids": torch.zeros(2), "total": 4}}
-    moved = loop.to_device(batch, torch.device("meta"))
+    moved = evaluate.to_device(batch, torch.device("meta"))
     assert moved["ids"].device.type == moved["noisy"]["ids"].device.type == "meta"
     assert (moved["total"], moved["noisy"]["total"]) == (3, 4)

@@ -8,7 +8,8 @@ from transformers import AutoModelForMaskedLM
 
 from tests.unit import tiny_models
 from threephase_ray import pretrained
-from threephase_ray.config import ConfigError, Encoder
+from threephase_ray.config import Encoder
+from threephase_ray.errors import ConfigError
 from threephase_ray.models import Classifier, Embedder, Head, pool, restore, save
 
 

@@ -10,10 +10,12 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
 from tests.unit import tiny, tiny_models
-from threephase_ray import pipeline, planning, store
+from threephase_ray import pipeline, planning
 from threephase_ray.config import Encoder
+from threephase_ray.errors import ResourceError
 from threephase_ray.loader import DataSet
 from threephase_ray.planning import Outline
+from threephase_ray.results import Store
 
 NAMES = ["food", "money", "sport", "weather"]  # weather is in the test split alone
 
@@ -32,29 +34,35 @@ def outline(place: tuple[Encoder, DataSet], tmp_path: Path, **knobs: Any) -> Out
     return planning.outline(tiny_models.configured(place[0], store=str(tmp_path / "store"), **knobs), place[1])
 
 
-def predictions(path: Path, truth: list[str], said: list[str]) -> Path:
+def kept(plan: Outline) -> Store:
+    return Store(plan.config.store, plan.config.scratch)
+
+
+def predictions(store: Store, name: str, truth: list[str], said: list[str]) -> str:
     """A file as workers write it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = store.place(name)
     pq.write_table(
         pa.table({"row": range(len(truth)), "label": truth, "predicted": said, "probabilities": [[1.0, 0.0, 0.0]] * len(truth)}), path
     )
-    return path
+    return name
 
 
 def finish(plan: Outline) -> None:
-    """Folders of finished phases as workers leave them, without weights."""
+    """Results of finished phases as workers leave them, without weights."""
     for job in plan.missing():
-        folder = store.begin(Path(job.folder))
+        accounting = {"total_seconds": 2.0, "lost_seconds": 0.5}
         facts = {"phase": job.name, "scores": {"loss": 0.5}, "best_step": 2, "steps": 3, "worker_seconds": 1.5, "losses": [0.5] * 3}
-        store.write_json(folder / "metrics.json", facts)
-        store.commit(folder)
+        folder = kept(plan).attempt(job.result, 1)
+        (folder / "metrics.json").write_text(json.dumps(facts | {"accounting": accounting}))
+        kept(plan).commit(job.result, 1)
 
 
 def test_scores_of_the_test_split_equal_those_of_scikit_learn(place: tuple[Encoder, DataSet], tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     truth = [str(name) for name in rng.choice(NAMES, 200)]
     said = [name if name != "weather" and rng.random() < 0.7 else str(rng.choice(NAMES[:3])) for name in truth]
-    found = pipeline.test_result(outline(place, tmp_path), predictions(tmp_path / "predictions.parquet", truth, said))
+    plan = outline(place, tmp_path)
+    found = pipeline.test_result(plan, kept(plan), predictions(kept(plan), "predictions.parquet", truth, said))
     assert found["rows"] == 200
     assert found["accuracy"] == pytest.approx(accuracy_score(truth, said))
     assert found["macro_f1"] == pytest.approx(f1_score(truth, said, average="macro", zero_division=0))
@@ -68,7 +76,8 @@ def test_scores_of_the_test_split_equal_those_of_scikit_learn(place: tuple[Encod
 
 def test_rows_of_an_unseen_class_count_as_errors(place: tuple[Encoder, DataSet], tmp_path: Path) -> None:
     truth, said = ["food", "money", "sport", "weather"], ["food", "money", "sport", "sport"]
-    found = pipeline.test_result(outline(place, tmp_path), predictions(tmp_path / "predictions.parquet", truth, said))
+    plan = outline(place, tmp_path)
+    found = pipeline.test_result(plan, kept(plan), predictions(kept(plan), "predictions.parquet", truth, said))
     assert found["accuracy"] == 0.75
     assert found["per_class"]["recall"] == [1.0, 1.0, 1.0, 0.0]
     assert found["macro_recall"] == 0.75
@@ -83,57 +92,76 @@ def test_results_tell_of_every_phase_and_are_shown(
     place: tuple[Encoder, DataSet], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     knobs = {"baseline": {"learning_rate": 1e-3}}
-    plan, folder = outline(place, tmp_path, **knobs), tmp_path / "store" / "runs" / "tiny"
+    plan, run = outline(place, tmp_path, **knobs), "runs/tiny"
+    store = kept(plan)
     finish(plan)
-    predictions(folder / "predictions.parquet", NAMES, ["food", "money", "sport", "sport"])
-    predictions(folder / "baseline_predictions.parquet", NAMES, ["food", "money", "food", "food"])
-    assert pipeline.finished_results(plan, folder) is None
-    results = pipeline.collect(plan, folder)
+    predictions(store, f"{run}/predictions.parquet", NAMES, ["food", "money", "sport", "sport"])
+    predictions(store, f"{run}/baseline_predictions.parquet", NAMES, ["food", "money", "food", "food"])
+    assert pipeline.finished_results(plan, store, run) is None
+    results = pipeline.collect(plan, store, run)
+    assert results["goodput"] == 0.75
     assert [row["phase"] for row in results["phases"]] == ["dae", "contrastive", "finetune"]
     assert not any(row["reused"] for row in [*results["phases"], results["baseline"]])
     assert (results["test"]["accuracy"], results["baseline_test"]["accuracy"]) == (0.75, 0.5)
-    pipeline.show(results, folder)
+    pipeline.show(results, "where the results are")
     printed = capsys.readouterr().out
-    for word in ("three phases", "75.00%", "plain fine-tuning", "50.00%", "2 of 3", str(folder)):
+    for word in ("three phases", "75.00%", "plain fine-tuning", "50.00%", "2 of 3", "where the results are"):
         assert word in printed.replace("\n", "")
-    assert pipeline.finished_results(outline(place, tmp_path, **knobs), folder) is None  # the models have not been exported
-    (folder / "model" / "encoder").mkdir(parents=True)
-    again = pipeline.finished_results(outline(place, tmp_path, **knobs), folder)
+    assert pipeline.finished_results(outline(place, tmp_path, **knobs), store, run) is None  # the models have not been exported
+    store.write_json(f"{run}/model/encoder/modules.json", [])
+    again = pipeline.finished_results(outline(place, tmp_path, **knobs), store, run)
     assert again is not None
     assert again["test"] == json.loads(json.dumps(results["test"]))
     assert all(row["reused"] for row in [*again["phases"], again["baseline"]])
-    assert pipeline.finished_results(outline(place, tmp_path, **knobs, seed=1), folder) is None
+    assert pipeline.finished_results(outline(place, tmp_path, **knobs, seed=1), store, run) is None
 
 
 def test_predictions_of_an_earlier_plan_are_no_result_of_this_one(place: tuple[Encoder, DataSet], tmp_path: Path) -> None:
-    folder = tmp_path / "store" / "runs" / "tiny"
-    predictions(folder / "predictions.parquet", NAMES, NAMES)
-    predictions(folder / "baseline_predictions.parquet", NAMES, NAMES)
+    run = "runs/tiny"
+    store = Store(str(tmp_path / "store"), "unused")
+    predictions(store, f"{run}/predictions.parquet", NAMES, NAMES)
+    predictions(store, f"{run}/baseline_predictions.parquet", NAMES, NAMES)
     for phases, expected in ((("dae", "contrastive"), set()), (("finetune",), {"test"})):
         plan = outline(place, tmp_path, phases=phases)
         finish(plan)
-        results = pipeline.collect(plan, folder)
+        results = pipeline.collect(plan, store, run)
         assert {"test", "baseline_test"} & results.keys() == expected
         assert results["baseline"] is None
 
 
 def test_a_classifier_is_tested_only_where_there_is_one(place: tuple[Encoder, DataSet], tmp_path: Path) -> None:
-    jobs = {name: pipeline.tests(outline(place, tmp_path, phases=phases), tmp_path) for name, phases in (
+    jobs = {name: pipeline.tests(outline(place, tmp_path, phases=phases), "runs/tiny") for name, phases in (
         ("with", ("contrastive", "finetune")), ("without", ("dae", "contrastive"))
     )}  # fmt: skip
     assert jobs["without"] == {}
-    assert jobs["with"]["test"].model == outline(place, tmp_path, phases=("contrastive", "finetune")).chain[-1].job.folder
-    both = pipeline.tests(outline(place, tmp_path, phases=("dae",), baseline={}), tmp_path)
+    assert jobs["with"]["test"].model == outline(place, tmp_path, phases=("contrastive", "finetune")).chain[-1].job.result
+    both = pipeline.tests(outline(place, tmp_path, phases=("dae",), baseline={}), "runs/tiny")
     assert list(both) == ["baseline_test"]
 
 
 def test_a_dry_run_shows_the_plan_and_trains_nothing(
     place: tuple[Encoder, DataSet], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = place[1].folder.parent.parent.parent / "source"
+    source = next(folder / "source" for folder in place[1].folder.parents if (folder / "source").is_dir())
     config = tiny_models.configured(place[0], str(source), store=str(tmp_path / "store"))
     pipeline.train(config, dry_run=True)
     printed = capsys.readouterr().out
     for word in ("texts read", "ZeRO stage", "noise_ratio: 0.6"):
         assert word in printed
-    assert [path.name for path in (tmp_path / "store").iterdir()] == ["data"]
+    assert {path.name for path in (tmp_path / "store").iterdir()} == {"data", "locks"}
+
+
+def test_a_run_that_is_held_is_refused_with_the_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(str(tmp_path), "unused")
+    monkeypatch.setattr(pipeline, "PATIENCE", 0.0)
+    with (
+        pipeline.alone(store, "runs/tiny"),
+        pytest.raises(ResourceError, match=r"runs/tiny: is being worked on by process \d+"),
+        pipeline.alone(store, "runs/tiny"),
+    ):
+        raise AssertionError("two at once")
+    second = pipeline.alone(store, "runs/tiny")
+    with pipeline.alone(store, "runs/tiny"), pytest.raises(ResourceError, match=r"runs/tiny: is being worked on by process \d+"):
+        second.__enter__()
+    with pipeline.alone(store, "runs/tiny"), pipeline.alone(store, "runs/other"):
+        pass

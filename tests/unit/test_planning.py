@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from tests.unit import tiny, tiny_models
-from threephase_ray import command, data, planning, store
-from threephase_ray.config import Config, ConfigError, Encoder, JobError
+from threephase_ray import command, data, planning
+from threephase_ray.config import Config, Encoder
+from threephase_ray.errors import ConfigError, JobError
 from threephase_ray.imbalance import corrected_sizes
 from threephase_ray.loader import DataSet
 from threephase_ray.memory import Size
 from threephase_ray.planning import Outline
+from threephase_ray.results import Store
 
 ALL = {"dae", "contrastive", "finetune"}
 BASELINE = {"batch": 12, "learning_rate": 1e-3, "steps": 4, "same_budget": False}
@@ -86,11 +88,13 @@ def test_keys_follow_the_texts_and_the_weights_but_not_their_place(
         before.values()
     )
     source = tiny.write_csv(tmp_path / "train.csv", tiny_models.texts(50, seed=9))
-    other = DataSet(data.prepare(configured.data.model_copy(update={"source": str(source)}), data_set.tokenizer, 40, tmp_path, 0))
+    other = DataSet(
+        data.prepare(configured.data.model_copy(update={"source": str(source)}), data_set.tokenizer, 40, tiny.opened(tmp_path), 0)
+    )
     assert not set(keys(planning.outline(configured, other)).values()) & set(before.values())
     moved = planning.outline(changed(configured, {"store": str(tmp_path / "moved")}), data_set)
     assert keys(moved) == before
-    assert Path(moved.chain[0].job.folder) == tmp_path / "moved" / "phases" / f"dae-{before['dae']}"
+    assert moved.chain[0].job.result == f"phases/dae-{before['dae']}"
 
 
 def test_an_open_batch_is_the_global_one(configured: Config, data_set: DataSet) -> None:
@@ -111,7 +115,7 @@ def test_plain_fine_tuning_is_a_run_of_phase_three_alone(configured: Config, dat
         assert keys(plan)["baseline"] == keys(alone)["finetune"]
         assert plan.baseline is not None
         assert plan.baseline.job.previous is None
-        assert plan.baseline.job.folder == alone.chain[0].job.folder
+        assert plan.baseline.job.result == alone.chain[0].job.result
 
 
 @pytest.mark.parametrize(
@@ -192,17 +196,18 @@ def test_precision(configured: Config, asked: str, use_gpu: bool, found: str) ->
 def test_what_the_store_has_is_not_trained_again(configured: Config, data_set: DataSet) -> None:
     plan = planning.outline(configured, data_set)
     assert plan.missing() == [step.job for step in plan.chain]
-    folder = store.begin(Path(plan.chain[0].job.folder))
+    name, store = plan.chain[0].job.result, Store(configured.store, configured.scratch)
+    folder = store.attempt(name, 1)
     (folder / "weights.safetensors").write_bytes(b"0123")
     assert planning.outline(configured, data_set).missing() == plan.missing()  # it was not finished
-    store.commit(folder)
+    store.commit(name, 1)
     again = planning.outline(configured, data_set)
     assert [step.finished for step in again.chain] == [True, False, False]
     assert again.missing() == [step.job for step in plan.chain[1:]]
     (folder / "weights.safetensors").write_bytes(b"0124")
     with pytest.raises(JobError, match=r"weights\.safetensors has other content") as raised:
         planning.outline(configured, data_set)
-    assert str(folder) in str(raised.value)
+    assert name in str(raised.value)
 
 
 def test_only_phases_that_are_listed_are_checked(tmp_path: Path) -> None:
@@ -228,7 +233,7 @@ def test_a_preview_reads_nothing(configured: Config, place: Path, tmp_path: Path
     assert "train.csv" in printed
     assert "20% of train" in printed
     assert "not made yet" in printed
-    assert list((tmp_path / "store").iterdir()) == []
+    assert not (tmp_path / "store").exists()
     made = planning.prepare(config)
     planning.preview(config)
     assert "is there" in capsys.readouterr().out

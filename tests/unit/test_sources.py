@@ -18,7 +18,7 @@ import pytest
 
 from tests.unit import tiny
 from threephase_ray import config, data, sources
-from threephase_ray.config import DataError
+from threephase_ray.errors import DataError
 
 ROWS = [('a "quoted" word, and more', "x"), ("naïve café 🙂", "y"), ("two\nlines", "x"), ("tab\tin it", "y"), ("5", "x")]
 
@@ -89,7 +89,7 @@ def test_formats_give_the_same_data_set(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(FILES[name](rows))
         contents.add(data.describe(tiny.prepare(tmp_path / "store", source=str(tmp_path / name)))["content"])
     assert len(contents) == 1
-    assert len(list((tmp_path / "store/data").glob("*/dataset.json"))) == 4
+    assert len(list((tmp_path / "store/data").glob("*/*/dataset.json"))) == 4
 
 
 def read(path: str, **knobs: Any) -> list[sources.Row]:
@@ -178,12 +178,12 @@ def test_the_fingerprint_follows_the_content(tmp_path: Path, memory: Any) -> Non
 
 HUB = """
 import json
-from threephase_ray import config, sources
+from threephase_ray import config, errors, sources
 for knobs in {}, {"test": "extra"}, {"test": "extre"}, {"source": "org/songs"}:
     asked = config.Data(**{"source": "org/poems"} | knobs)
     try:
         found = sources.find(asked)
-    except config.DataError as error:
+    except errors.DataError as error:
         print(json.dumps(str(error)))
     else:
         print(json.dumps({split: [*sources.read(origins[0], asked, labelled=split != "unlabelled")] for split, origins in found.items()}))

@@ -1,135 +1,161 @@
+import json
 import os
-import tempfile
-from collections.abc import Iterator
+import subprocess
+import sys
+import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from threephase_ray import store
-from threephase_ray.config import ConfigError, JobError
+from tests.unit import storages
+from threephase_ray import store as upkeep
+from threephase_ray.lock import Lock
+from threephase_ray.store import MANIFEST, Store, main
 
-PARTS: dict[str, Any] = {"phase": "dae", "version": 1, "parent": None, "knobs": {"noise_ratio": 0.6, "names": ["a", "b"]}}
-NOBODY = 65534
-
-
-def finished(folder: Path) -> Path:
-    """A finished folder with two files."""
-    store.begin(folder)
-    (folder / "weights").write_bytes(b"0123456789")
-    (folder / "encoder").mkdir()
-    (folder / "encoder" / "config.json").write_text("{}")
-    store.commit(folder)
-    return folder
+DAY = 86_400
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"phase": "joint"}, {"version": 2}, {"parent": "0"}, {"knobs": {"noise_ratio": 0.61, "names": ["a", "b"]}}, {"more": None}],
-)
-def test_a_key_follows_every_part(change: dict[str, Any]) -> None:
-    assert store.key(PARTS | change) != store.key(PARTS)
+@pytest.fixture(params=storages.KINDS)
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr(upkeep, "LEASE", 0.3)  # so long are holders watched
+    return Store(storages.uri(request.param, tmp_path), str(tmp_path / "scratch"))
 
 
-def test_a_key_is_short_and_knows_no_order() -> None:
-    assert store.key(dict(reversed(PARTS.items()))) == store.key(PARTS)
-    assert len(store.key(PARTS)) == 16
-    assert int(store.key(PARTS), 16) >= 0
+def made(store: Store, name: str, days: float = 0.0) -> None:
+    """A finished result, made under its lock so many days ago."""
+    with Lock(store.storage, name) as lock:
+        assert lock.try_acquire()
+        (store.attempt(name, lock.token) / "weights").write_bytes(b"0" * 1000)
+        store.commit(name, lock.token)
+    manifest = store.read_json(f"{name}/{MANIFEST}")
+    store.write_json(f"{name}/{MANIFEST}", manifest | {"time": time.time() - days * DAY})
 
 
-@pytest.mark.parametrize(
-    ("value", "error"), [(float("nan"), ValueError), (float("inf"), ValueError), (object(), TypeError), ({1}, TypeError)]
-)
-def test_what_has_no_meaningful_hash_is_refused(value: object, error: type[Exception]) -> None:
-    with pytest.raises(error):
-        store.key(PARTS | {"knobs": value})
+def begun(store: Store, name: str) -> Lock:
+    """A phase that is being made: an attempt, a checkpoint, and the lock."""
+    lock = Lock(store.storage, name)
+    assert lock.try_acquire()
+    store.storage.write(f"{name}/attempt-{lock.token}/weights", b"0" * 500)
+    store.storage.write(f"progress/{name.split('/')[1]}/step-4/weights", b"0" * 500)
+    return lock
 
 
-def test_a_folder_is_finished_once_it_is_committed(tmp_path: Path) -> None:
-    folder = store.begin(tmp_path / "phases" / "dae")
-    (folder / "weights").write_bytes(b"0")
-    assert not store.is_finished(folder)
-    store.commit(folder)
-    assert store.is_finished(folder)
-    assert store.damage(folder) is None
+def said(store: Store, capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
+    """What the command prints."""
+    capsys.readouterr()
+    assert main([store.storage.uri, *arguments]) == code
+    return capsys.readouterr().out
 
 
-def test_an_unfinished_attempt_is_cleared_and_a_finished_one_is_kept(tmp_path: Path) -> None:
-    folder = store.begin(tmp_path / "dae")
-    (folder / "rest").write_text("of an attempt that was killed")
-    assert list(store.begin(folder).iterdir()) == []
-    finished(folder)
-    with pytest.raises(JobError, match="is finished"):
-        store.begin(folder)
-    assert store.damage(folder) is None
+def row(text: str, name: str) -> list[str]:
+    """The cells of a table's row."""
+    (line,) = [line for line in text.splitlines() if name in line]
+    return [cell.strip() for cell in line.strip("│").split("│")]
 
 
-def test_damage_is_found(tmp_path: Path) -> None:
-    changes = {
-        "weights is missing": lambda folder: (folder / "weights").unlink(),
-        "weights has other content": lambda folder: os.truncate(folder / "weights", 9),
-        "encoder/config.json has other content": lambda folder: (folder / "encoder" / "config.json").write_text("[]"),
-        "manifest.json cannot be read": lambda folder: os.truncate(folder / store.MANIFEST, 20),
-    }
-    for number, (problem, change) in enumerate(changes.items()):
-        folder = finished(tmp_path / str(number))
-        change(folder)
-        found = store.damage(folder)
-        assert found is not None
-        assert problem in found
+def test_list_tells_state_size_and_holder(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    made(store, "data/1", days=3)
+    made(store, "phases/dae-2")
+    begun(store, "phases/contrastive-3").release()
+    held = begun(store, "phases/finetune-4")
+    text = said(store, capsys, "list")
+    assert row(text, "data/1") == ["data/1", "1.2 kB", "3 days", "finished", ""]
+    assert row(text, "dae-2")[2:] == ["0 minutes", "finished", ""]
+    assert row(text, "contrastive-3")[1:] == ["1.0 kB", "", "broken off", ""]
+    assert row(text, "finetune-4")[3] == "in progress"
+    assert f"process {os.getpid()}" in row(text, "finetune-4")[4]
+    held.check()
 
 
-def test_json_is_written_whole_and_leaves_nothing_else(tmp_path: Path) -> None:
-    store.write_json(tmp_path / "a.json", {"loss": 0.5})
-    store.write_json(tmp_path / "a.json", {"loss": 0.25})
-    with pytest.raises(ValueError, match="JSON"):
-        store.write_json(tmp_path / "a.json", {"loss": float("nan")})
-    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
-    assert (tmp_path / "a.json").read_text() == '{\n "loss": 0.25\n}'
+def test_verify_finds_changed_bytes(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    made(store, "data/1")
+    made(store, "phases/dae-2")
+    assert row(said(store, capsys, "verify"), "dae-2")[1] == "sound"
+    store.storage.write("phases/dae-2/attempt-1/weights", b"1" * 1000)
+    text = said(store, capsys, "verify", code=1)
+    assert "weights has other content" in row(text, "dae-2")[1]
+    assert row(text, "data/1")[1] == "sound"
+    assert "1 of 2 damaged" in text
+    assert "dae-2" in said(store, capsys, "prune", "--damaged")
+    assert list(store.storage.sizes("phases")) == []
+    assert store.is_finished("data/1")
+    assert "dae-2" not in said(store, capsys, "verify")
 
 
-def test_the_root_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert store.root("a/store") == tmp_path / "a" / "store"
-    assert (tmp_path / "a" / "store").is_dir()
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert store.root("~/mine") == tmp_path / "mine"
+def test_prune_removes_what_nobody_needs(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    made(store, "phases/dae-1", days=9)
+    store.storage.write("phases/dae-1/attempt-7/weights", b"0")
+    store.storage.write("progress/dae-1/step-4/weights", b"0")
+    begun(store, "phases/contrastive-2").release()
+    before = store.storage.sizes("phases") | store.storage.sizes("progress") | store.storage.sizes("locks")
+    text = said(store, capsys, "prune", "--dry-run")
+    assert store.storage.sizes("phases") | store.storage.sizes("progress") | store.storage.sizes("locks") == before
+    assert row(text, "phases/dae-1/attempt-7")[2] == "attempt that was broken off"
+    text = said(store, capsys, "prune")
+    assert row(text, "progress/dae-1")[2] == "checkpoints of a finished phase"
+    assert list(store.storage.sizes("phases")) == ["phases/dae-1/attempt-1/weights", "phases/dae-1/manifest.json"]
+    assert list(store.storage.sizes("progress")) == ["progress/contrastive-2/step-4/weights"]  # from here it goes on
+    assert not [name for name in store.storage.sizes("locks") if "dae-1" in name]
+    assert (store.fetch("phases/dae-1") / "weights").is_file()
+    continued = Lock(store.storage, "phases/contrastive-2")
+    assert continued.try_acquire()
+    assert continued.token > 1  # tokens of what is not finished go on growing
 
 
-def test_a_root_that_is_no_folder_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(ConfigError, match="store: cannot make the folder"):
-            store.root(str(path))
-    with pytest.raises(ConfigError, match="is a URI"):
-        store.root("s3://bucket/store")
+def test_prune_removes_old_phases_only_when_asked(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, days in {"phases/dae-1": 9, "phases/dae-2": 1, "data/3": 9}.items():
+        made(store, name, days)
+    assert "9 days" not in said(store, capsys, "prune")
+    assert row(said(store, capsys, "prune", "--older-than", "5"), "│ phases/dae-1 ")[2] == "finished 9 days ago"
+    assert [name for name in ("phases/dae-1", "phases/dae-2", "data/3") if store.is_finished(name)] == ["phases/dae-2", "data/3"]
+    assert store.storage.sizes("phases/dae-1") == {}
 
 
-@pytest.fixture
-def unprivileged() -> Iterator[None]:
-    """Rights that a user has, also where the tests run as root."""
-    if os.getuid() != 0:
-        yield
-        return
-    os.setresuid(NOBODY, NOBODY, 0)
-    try:
-        yield
-    finally:
-        os.setresuid(0, 0, 0)
+def test_prune_leaves_alone_what_is_held(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    held, run = begun(store, "phases/dae-1"), Lock(store.storage, "runs/mine")
+    store.storage.write("phases/dae-1/attempt-9/weights", b"0")
+    made(store, "phases/contrastive-2", days=9)
+    assert run.try_acquire()
+    before = store.storage.sizes("phases") | store.storage.sizes("progress")
+    text = said(store, capsys, "prune", "--older-than", "5", "--damaged")
+    assert "left alone: held by process" in row(text, "phases/dae-1")[2]
+    assert "left alone" in row(text, "runs/mine")[2]
+    assert store.storage.sizes("phases") | store.storage.sizes("progress") == before  # the run may read contrastive-2
+    held.check()
+    run.check()
+    run.release()
+    said(store, capsys, "prune", "--older-than", "5")
+    assert not store.is_finished("phases/contrastive-2")
+    held.check()
 
 
-@pytest.fixture
-def read_only() -> Iterator[Path]:
-    """A folder that nobody may write into, outside of pytest's own, which other users cannot enter."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o555)
-        yield Path(folder)
-        Path(folder).chmod(0o755)
+def test_a_holder_that_died_elsewhere_is_watched_for_a_lease(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    lock = begun(store, "phases/dae-1")
+    lock._stop.set()
+    name = "locks/phases/dae-1/00000001.json"
+    store.storage.write(name, json.dumps(json.loads(store.storage.read(name)) | {"machine": "another", "lease": 0.2}).encode())
+    assert row(said(store, capsys, "list"), "dae-1")[3] == "in progress"  # as far as can be told at once
+    text = said(store, capsys, "prune")
+    assert "watching" in text
+    assert row(text, "attempt-1")[2] == "attempt that was broken off"
+    assert store.attempts("phases/dae-1") == []
 
 
-@pytest.mark.usefixtures("unprivileged")
-def test_a_root_without_permission_is_refused(read_only: Path) -> None:
-    with pytest.raises(ConfigError, match="no permission to write"):
-        store.root(str(read_only))
-    with pytest.raises(ConfigError, match="cannot make the folder"):
-        store.root(str(read_only / "store"))
+def test_exit_codes_are_those_of_the_jobs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "absent"), "list"]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+    assert main(["nosuch://bucket/a", "verify"]) == 2
+    (tmp_path / "empty").mkdir()
+    assert main([str(tmp_path / "empty"), "verify"]) == 0
+    with pytest.raises(SystemExit, match="2"):
+        main([str(tmp_path)])
+
+
+def test_it_is_a_command_that_starts_at_once(root: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), *sys.path])}
+    command = [sys.executable, "-X", "importtime", "-m", "threephase_ray.store", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert "list|verify|prune" in done.stdout
+    assert not [
+        line for line in done.stderr.splitlines() if line.split("|")[-1].strip() in ("torch", "ray", "deepspeed", "s3fs", "pyarrow")
+    ]

@@ -15,15 +15,17 @@ from sklearn.preprocessing import StandardScaler
 
 from tests.unit import tiny, tiny_models
 from tests.unit.tiny_models import CPU
-from threephase_ray import data, planning, pretrained, store
+from threephase_ray import data, planning, pretrained
 from threephase_ray.config import Config, Encoder
 from threephase_ray.loader import DataSet
 from threephase_ray.metrics import classification, confusion
 from threephase_ray.models import Classifier, Head, restore
 from threephase_ray.phases import finetune
 from threephase_ray.planning import Outline
-from threephase_ray.training import loop, worker
-from threephase_ray.training.worker import Plan, work
+from threephase_ray.results import Store
+from threephase_ray.training import loop
+from threephase_ray.training.plan import Plan, Prediction
+from threephase_ray.training.worker import work
 
 UNSEEN = "weather"  # a label of the test split that training lacks
 
@@ -33,11 +35,22 @@ class Run:
     """A run in this process: what was planned, and where its files are."""
 
     plan: Outline
-    predictions: Path
-    events: Path
+    store: Store
+    name: str
+
+    def folder(self, number: int) -> Path:
+        return self.store.fetch(self.plan.chain[number].job.result)
 
     def metrics(self, number: int) -> dict[str, Any]:
-        return json.loads((Path(self.plan.chain[number].job.folder) / "metrics.json").read_text())
+        return json.loads((self.folder(number) / "metrics.json").read_text())
+
+    @property
+    def predictions(self) -> Path:
+        return self.store.place(f"{self.name}/predictions.parquet")
+
+    @property
+    def events(self) -> Path:
+        return self.store.place(f"{self.name}/events.jsonl")
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +63,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Encoder, DataSet]:
     for split, rows in splits.items():
         tiny.write_csv(folder / "source" / f"{split}.csv", rows)
     words, limit = pretrained.load_tokenizer(encoder)
-    source = tiny_models.configured(encoder, source=str(folder / "source")).data
-    return encoder, DataSet(data.prepare(source, words, limit, folder / "store", seed=0))
+    source, store = (
+        tiny_models.configured(encoder, source=str(folder / "source")).data,
+        Store(str(folder / "store"), str(folder / "scratch")),
+    )
+    return encoder, DataSet(data.prepare(source, words, limit, store, seed=0), data.plan(source, words, limit, seed=0).name)
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +76,15 @@ def start(place: tuple[Encoder, DataSet], tmp_path_factory: pytest.TempPathFacto
 
     def run(pooling: str = "cls", **knobs: Any) -> Run:
         folder, encoder = tmp_path_factory.mktemp("run"), place[0].model_copy(update={"pooling": pooling})
-        config: Config = tiny_models.configured(encoder, store=str(folder / "store"), **knobs)
+        store = place[1].folder.parents[2]  # where the data set is
+        config: Config = tiny_models.configured(encoder, store=str(store), **knobs)
         plan = planning.outline(config, place[1])
-        test = worker.Prediction("finetune", plan.chain[-1].job.folder, str(folder / "predictions.parquet"))
+        test = Prediction("finetune", plan.chain[-1].job.result, f"runs/{folder.name}/predictions.parquet")
         settings = plan.config.model_dump(mode="json")
         jobs = [vars(job) for job in plan.missing()]
-        told = Plan(settings, str(place[1].folder), str(folder / "events.jsonl"), 0, "plain", jobs, [vars(test)])
-        work(Plan(**json.loads(json.dumps(vars(told)))), CPU)  # plain JSON is all that it needs
-        return Run(plan, folder / "predictions.parquet", folder / "events.jsonl")
+        told = Plan(settings, place[1].name, f"runs/{folder.name}", 0, "plain", jobs, [vars(test)])
+        assert work(Plan(**json.loads(json.dumps(vars(told)))), CPU)  # plain JSON is all that it needs
+        return Run(plan, Store(config.store, config.scratch), f"runs/{folder.name}")
 
     return run
 
@@ -83,14 +100,13 @@ def logistic(start: Callable[..., Run]) -> Run:
 
 
 def test_every_phase_is_committed(three: Run) -> None:
-    for step in three.plan.chain:
-        folder = Path(step.job.folder)
-        assert store.is_finished(folder)
-        assert store.damage(folder) is None
+    for number, step in enumerate(three.plan.chain):
+        assert three.store.damage(step.job.result) is None
+        folder = three.folder(number)
         files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-        assert files == {"weights.safetensors", "model.json", "encoder/config.json", "metrics.json", "config.json", store.MANIFEST}
+        assert files == {"weights.safetensors", "model.json", "encoder/config.json", "metrics.json", "config.json"}
         assert Config(**json.loads((folder / "config.json").read_text())) == three.plan.config
-    assert isinstance(restore(Path(three.plan.chain[-1].job.folder)), Classifier)
+    assert isinstance(restore(three.folder(-1)), Classifier)
 
 
 def test_figures_of_a_phase(three: Run) -> None:
@@ -121,7 +137,7 @@ def test_predictions_of_the_test_split(three: Run, place: tuple[Encoder, DataSet
 
 
 def test_predictions_are_those_of_the_finished_model(three: Run, place: tuple[Encoder, DataSet]) -> None:
-    model, split = restore(Path(three.plan.chain[-1].job.folder)).eval(), place[1].split("test")
+    model, split = restore(three.folder(-1)).eval(), place[1].split("test")
     padded = split.padded(np.arange(41))
     with torch.no_grad():
         expected = torch.softmax(model(torch.from_numpy(padded.tokens), torch.from_numpy(padded.present)), dim=-1)
@@ -131,7 +147,7 @@ def test_predictions_are_those_of_the_finished_model(three: Run, place: tuple[En
 
 def test_events_tell_the_course(three: Run) -> None:
     events = [json.loads(line) for line in three.events.read_text().splitlines()]
-    one_phase = ["phase", "step", "step", "validation", "step", "validation", "phase_end"]
+    one_phase = ["phase", "resume", "step", "step", "validation", "step", "validation", "phase_end", "attempt"]
     assert [event["event"] for event in events] == [*one_phase * 3, "test"]
     assert [event["phase"] for event in events] == [name for name in ("dae", "contrastive", "finetune") for _ in one_phase] + ["finetune"]
     assert [event["loss"] for event in events if event["event"] == "step"] == [
@@ -141,14 +157,15 @@ def test_events_tell_the_course(three: Run) -> None:
     assert times == sorted(times)
 
 
-def test_a_finished_phase_is_never_written_again(three: Run, place: tuple[Encoder, DataSet], tmp_path: Path) -> None:
+def test_a_finished_phase_is_never_written_again(three: Run, place: tuple[Encoder, DataSet]) -> None:
     again = planning.outline(three.plan.config, place[1])
     assert again.missing() == []
-    jobs = [vars(three.plan.chain[0].job)]
-    plan = Plan(three.plan.config.model_dump(mode="json"), str(place[1].folder), str(tmp_path / "events"), 0, "plain", jobs, [])
-    with pytest.raises(store.JobError, match="is finished"):
-        work(plan, CPU)
-    assert store.damage(Path(jobs[0]["folder"])) is None
+    before, events = three.metrics(0), three.events.read_text()
+    job = vars(three.plan.chain[0].job)
+    assert work(Plan(three.plan.config.model_dump(mode="json"), place[1].name, three.name, 0, "plain", [job], []), CPU)
+    assert three.metrics(0) == before
+    assert three.store.damage(job["result"]) is None
+    assert three.events.read_text() == events
 
 
 def test_a_logistic_head_takes_no_steps_and_beats_chance(logistic: Run, place: tuple[Encoder, DataSet]) -> None:
@@ -167,12 +184,12 @@ def test_a_logistic_head_takes_no_steps_and_beats_chance(logistic: Run, place: t
 
 def test_a_logistic_head_leaves_the_encoder_alone(logistic: Run, place: tuple[Encoder, DataSet]) -> None:
     before = pretrained.pretrained(place[0]).encoder.state_dict()
-    after = restore(Path(logistic.plan.chain[0].job.folder)).embedder.encoder.state_dict()
+    after = restore(logistic.folder(0)).embedder.encoder.state_dict()
     assert all(torch.equal(before[name], tensor) for name, tensor in after.items())
 
 
 def test_a_logistic_head_predicts_as_scikit_learn_does(logistic: Run, place: tuple[Encoder, DataSet]) -> None:
-    model, data_set = restore(Path(logistic.plan.chain[0].job.folder)).eval(), place[1]
+    model, data_set = restore(logistic.folder(0)).eval(), place[1]
     embeddings = {}
     for name in ("train", "validation", "test"):
         padded = data_set.split(name).padded(np.arange(len(data_set.split(name))))

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import PreTrainedTokenizerFast
 
 from threephase_ray import config, data
+from threephase_ray.store import Store
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = ["red", "green", "blue", "ink", "sky", "leaf", "play", "##ing", "the", "is"]
@@ -45,7 +46,12 @@ def write_csv(path: Path, rows: Sequence[Sequence[Any]], columns: Sequence[str] 
 
 def prepare(store: Path, seed: int = 0, **knobs: Any) -> Path:
     """Prepare with the tiny tokenizer for a model of 64 tokens."""
-    return data.prepare(config.Data(**knobs), tokenizer(), 64, store, seed)
+    return data.prepare(config.Data(**knobs), tokenizer(), 64, opened(store), seed)
+
+
+def opened(folder: Path) -> Store:
+    """The store in a folder."""
+    return Store(str(folder), str(folder.with_name("scratch")))
 
 
 def read(folder: Path, split: str) -> list[dict[str, Any]]:
@@ -60,7 +66,7 @@ def read(folder: Path, split: str) -> list[dict[str, Any]]:
     return [row | {"text": decoder.decode(row["tokens"], skip_special_tokens=True)} for row in found]
 
 
-def left(store: Path) -> list[str]:
-    """What stands in the store but finished data sets and their locks."""
-    kept = [path for path in store.glob("data/*") if path.suffix != ".lock"]
-    return [path.name for path in kept if path.name.startswith(".") or not (path / "dataset.json").exists()]
+def left(folder: Path) -> list[str]:
+    """The files of data sets that are not finished."""
+    store = opened(folder)
+    return [name for name in store.storage.sizes("data") if not store.is_finished("/".join(name.split("/")[:2]))]

@@ -17,7 +17,7 @@ from threephase_ray.loader import DataSet
 from threephase_ray.models import save
 from threephase_ray.phases.spec import Phase
 from threephase_ray.training import loop
-from threephase_ray.training.engine import PlainEngine, Settings
+from threephase_ray.training.engine import Engine, PlainEngine, Settings
 
 CPU = torch.device("cpu")
 torch.set_num_threads(1)  # more only slow down what is tiny
@@ -97,7 +97,7 @@ def prepared(folder: Path, encoder: Encoder) -> DataSet:
     for seed, (split, count) in enumerate({"train": 40, "validation": 12, "test": 12}.items()):
         tiny.write_csv(source / f"{split}.csv", texts(count, seed=seed))
     words, limit = pretrained.load_tokenizer(encoder)
-    return DataSet(data.prepare(configured(encoder, source=str(source)).data, words, limit, folder / "store", seed=0))
+    return DataSet(data.prepare(configured(encoder, source=str(source)).data, words, limit, tiny.opened(folder / "store"), seed=0))
 
 
 def configured(encoder: Encoder, source: str = "unused", **knobs: Any) -> Config:
@@ -108,13 +108,29 @@ def configured(encoder: Encoder, source: str = "unused", **knobs: Any) -> Config
     return Config(name="tiny", data={"source": source}, encoder=encoder_knobs, compute={"precision": "fp32"}, **sections, **knobs)
 
 
-def trained(name: str, config: Config, data_set: DataSet, previous: Path | None, folder: Path) -> tuple[Phase, nn.Module, loop.Outcome]:
+class Unsaved:
+    """A keeper for phases that are not to be resumed."""
+
+    def wishes(self) -> tuple[bool, bool, bool]:
+        return False, False, False
+
+    def save(self, engine: Engine, course: loop.Course, last: bool) -> None:
+        raise AssertionError("nothing asked for a checkpoint")
+
+
+def setting(phase: Phase, model: nn.Module, **changes: Any) -> loop.Setting:
+    """What a phase needs to train on the plain engine; `changes` are fields of it."""
+    how = Settings(stage=0, precision="fp32", clip=1.0, epsilon=1e-8, micros=1)
+    fields = {"report": lambda event: None, "keeper": Unsaved(), "engine": PlainEngine(model, phase.groups(model), CPU, how)} | changes
+    return loop.Setting(name=phase.name, phase=phase, model=model, device=CPU, micro=32, **fields)
+
+
+def trained(name: str, config: Config, data_set: DataSet, previous: Path | None, folder: Path) -> tuple[Phase, nn.Module, loop.Course]:
     """Train a phase on the plain engine and save what it hands over to `folder`."""
     torch.manual_seed(0)
     phase = phases.build(name, config, data_set)
-    model = phase.model(previous)
-    settings = Settings(stage=0, precision="fp32", clip=1.0, epsilon=1e-8, micros=1)
-    outcome = loop.train(phase, PlainEngine(model, phase.groups(model), CPU, settings), model, CPU, 32, lambda event: None)
+    model, course = phase.model(previous), loop.Course()
+    loop.train(setting(phase, model), course)
     folder.mkdir(parents=True)
-    save(phase.hand_over(model), outcome.weights, folder)
-    return phase, model, outcome
+    save(phase.hand_over(model), course.weights, folder)
+    return phase, model, course

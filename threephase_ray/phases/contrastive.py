@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from threephase_ray import losses, noise, pretrained, sampling
-from threephase_ray.config import Config, Contrastive, CosineRegression, DataError, SupervisedContrastive
+from threephase_ray.config import Config, Contrastive, CosineRegression, SupervisedContrastive
+from threephase_ray.errors import DataError
 from threephase_ray.loader import DataSet, Split
 from threephase_ray.models import Embedder
 from threephase_ray.phases.spec import Batch, Ints, Phase, WholeStep, parameter_groups, tensors

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from threephase_ray import pretrained
-from threephase_ray.config import Config, ConfigError
+from threephase_ray.config import Config
+from threephase_ray.errors import ConfigError
 from threephase_ray.loader import DataSet, Split
 from threephase_ray.phases import contrastive, dae
 from threephase_ray.phases.spec import Batch, Ints, Phase, parameter_groups

@@ -1,7 +1,6 @@
-"""Model and optimiser behind one interface: DeepSpeed (the only file that imports it), and a plain torch twin without sharding."""
+"""Model and optimiser behind one interface: DeepSpeed, and a plain torch twin without sharding."""
 
 import contextlib
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,6 +10,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from threephase_ray.phases.spec import Batch
+from threephase_ray.training import fragments, sharded
+from threephase_ray.training.fragments import Fragment, Read
 
 Function = Callable[[nn.Module, Batch], Tensor]
 
@@ -57,8 +58,20 @@ class Engine(Protocol):
     def step(self, factor: float) -> None:
         """Take the step with all learning rates times `factor`."""
 
+    def finite(self) -> bool:
+        """Whether the gradients that this worker holds after the step's last backward are all finite."""
+
+    def discard(self) -> None:
+        """Instead of `step`: forget the step's gradients and change nothing else. All ranks must call it."""
+
     def weights(self, part: nn.Module) -> dict[str, Tensor]:
         """Whole tensors of a part of the model on the CPU, on rank 0; elsewhere an empty dict. All ranks must call it."""
+
+    def fragments(self) -> list[Fragment]:
+        """What this worker has to save, as views: over all workers each trained parameter once."""
+
+    def load(self, read: Read, updates: int) -> None:
+        """Go on from saved fragments after so many optimiser updates; 0: weights only. All ranks must call it, before any step."""
 
     def memory(self) -> dict[str, int]:
         """Bytes that this worker holds: `parameters`, `gradients` (of the last backward), `optimizer` states."""
@@ -86,6 +99,7 @@ class PlainEngine:
         """`groups` as `torch.optim.AdamW` takes them; without any there is nothing to train."""
         self._apply = Apply(model.to(device), device, settings.precision)
         self._parameters = [parameter for group in groups for parameter in group["params"]]
+        self._places = fragments.whole(_names(model, self._parameters))
         self._optimizer: torch.optim.AdamW | None = torch.optim.AdamW(groups, eps=settings.epsilon, fused=True) if groups else None
         self._rates = [group["lr"] for group in groups]
         self._clip, self._gradient_bytes = settings.clip, 0
@@ -110,8 +124,22 @@ class PlainEngine:
         self._optimizer.step()
         self._optimizer.zero_grad()
 
+    def finite(self) -> bool:  # noqa: D102
+        return fragments.all_finite(parameter.grad for parameter in self._parameters)
+
+    def discard(self) -> None:  # noqa: D102
+        for parameter in self._parameters:
+            parameter.grad = None
+
     def weights(self, part: nn.Module) -> dict[str, Tensor]:  # noqa: D102
         return {name: tensor.detach().cpu().clone() for name, tensor in part.state_dict().items()} if world()[0] == 0 else {}
+
+    def fragments(self) -> list[Fragment]:  # noqa: D102
+        return fragments.views(fragments.share(self._places, *world()), self._optimizer.state) if self._optimizer else []
+
+    def load(self, read: Read, updates: int) -> None:  # noqa: D102
+        if self._optimizer:
+            fragments.fill(self._places, read, updates, self._optimizer.state)
 
     def memory(self) -> dict[str, int]:  # noqa: D102
         states = self._optimizer.state.values() if self._optimizer else []
@@ -122,7 +150,7 @@ class PlainEngine:
         }
 
     def close(self) -> None:  # noqa: D102
-        self._optimizer, self._parameters = None, []
+        self._optimizer, self._parameters, self._places = None, [], []
 
 
 class DeepSpeedEngine:
@@ -130,7 +158,7 @@ class DeepSpeedEngine:
 
     def __init__(self, model: nn.Module, groups: list[dict[str, Any]], device: torch.device, settings: Settings) -> None:
         """Shard `model` as the stage says; the process group must exist."""
-        deepspeed = _import_deepspeed(device)
+        deepspeed = sharded.library(device)
         self._gather = deepspeed.zero.GatheredParameters
         self._stage, self._rates = settings.stage, [group["lr"] for group in groups]
         self._scale = settings.micros * world()[1]  # undoes DeepSpeed's means over micro-batches and workers
@@ -140,9 +168,11 @@ class DeepSpeedEngine:
             model=Apply(model, device, settings.precision),
             model_parameters=parameters,
             optimizer=torch.optim.AdamW(groups, eps=settings.epsilon, fused=True),
-            config=_deepspeed_config(settings),
+            config=sharded.configuration(settings.stage, settings.micros, settings.clip),
             dist_init_required=False,
         )
+        self._places = sharded.places(self._optimizer, _names(model, parameters), self._stage)
+        self._state = getattr(self._optimizer, "optimizer", self._optimizer).state
 
     def apply(self, function: Function, batch: Batch) -> Tensor:  # noqa: D102
         return self._engine(function, batch)  # type: ignore[no-any-return]
@@ -152,7 +182,7 @@ class DeepSpeedEngine:
 
     def backward(self, loss: Tensor) -> None:  # noqa: D102
         self._engine.backward(loss * self._scale)
-        self._gradient_bytes = max(self._gradient_bytes, _bytes(self._gradients()))
+        self._gradient_bytes = max(self._gradient_bytes, _bytes(sharded.gradients(self._engine)))
         if not self._engine.is_gradient_accumulation_boundary():
             self._engine.step()  # takes no step yet, but DeepSpeed counts its micro-batches here
 
@@ -160,6 +190,21 @@ class DeepSpeedEngine:
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         self._engine.step()
+        sharded.forget(self._engine, self._stage)
+
+    def finite(self) -> bool:  # noqa: D102
+        return fragments.all_finite(sharded.gradients(self._engine))
+
+    def discard(self) -> None:  # noqa: D102
+        sharded.skip(self._engine, self._stage)
+
+    def fragments(self) -> list[Fragment]:  # noqa: D102
+        own = fragments.share(self._places, *world()) if self._stage == 0 else self._places
+        return fragments.views(own, self._state)
+
+    def load(self, read: Read, updates: int) -> None:  # noqa: D102
+        fragments.fill(self._places, read, updates, self._state)
+        sharded.publish(self._optimizer, self._stage)
 
     def weights(self, part: nn.Module) -> dict[str, Tensor]:  # noqa: D102
         whole = {}
@@ -170,46 +215,22 @@ class DeepSpeedEngine:
         return whole
 
     def memory(self) -> dict[str, int]:  # noqa: D102
-        inner = getattr(self._optimizer, "optimizer", self._optimizer)
         own = (getattr(parameter, "ds_tensor", parameter) for parameter in self._engine.module.parameters())
         return {
             "parameters": _bytes(own),
             "gradients": self._gradient_bytes,
-            "optimizer": _bytes(value for state in inner.state.values() for value in state.values()),
+            "optimizer": _bytes(value for state in self._state.values() for value in state.values()),
         }
-
-    def _gradients(self) -> Iterable[Tensor | None]:
-        """Gradients held after backward: the parameters' own, or what the ZeRO optimiser keeps in their stead."""
-        yield from (parameter.grad for parameter in self._engine.module.parameters())
-        for partition in getattr(self._optimizer, "averaged_gradients", {}).values():
-            yield from partition if isinstance(partition, list) else [partition]
 
     def close(self) -> None:  # noqa: D102
         self._engine.destroy()
+        self._places = []
 
 
-def _deepspeed_config(settings: Settings) -> dict[str, Any]:
-    """DeepSpeed's configuration; batch sizes only tell it how many micro-batches make a step."""
-    return {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": settings.micros,
-        "gradient_clipping": settings.clip,
-        "zero_optimization": {"stage": settings.stage, "stage3_param_persistence_threshold": 0},
-        "zero_allow_untested_optimizer": True,
-        "steps_per_print": 2**31,
-    }
-
-
-def _import_deepspeed(device: torch.device) -> Any:
-    """DeepSpeed, kept from compiling its shared-memory kernel on CPUs: a killed build leaves a lock that blocks all later runs."""
-    if device.type == "cpu":
-        os.environ["DS_ACCELERATOR"] = "cpu"
-        import deepspeed.ops
-
-        deepspeed.ops.__compatible_ops__ = {}
-    import deepspeed
-
-    return deepspeed
+def _names(model: nn.Module, trained: list[nn.Parameter]) -> dict[Tensor, str]:
+    """The trained parameters with their names in the model; one name where several modules share a parameter."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {parameter: names[parameter] for parameter in trained}
 
 
 def _bytes(tensors: Iterable[Any]) -> int:

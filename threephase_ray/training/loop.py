@@ -3,36 +3,72 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from threephase_ray import losses, sampling
-from threephase_ray.config import JobError, Training
-from threephase_ray.loader import Split
-from threephase_ray.phases.spec import Batch, Ints, Phase
+from threephase_ray import sampling
+from threephase_ray.config import Training
+from threephase_ray.errors import JobError
+from threephase_ray.phases.spec import Ints, Phase
 from threephase_ray.training.engine import Engine, total, world
+from threephase_ray.training.evaluate import to_device, validate
+from threephase_ray.training.together import everyone
 
 Report = Callable[[dict[str, Any]], None]
+_NAMED = 8  # rows that a message lists
 
 
 class Diverged(JobError):
-    """The loss is no longer a number."""
+    """A loss, a gradient or a figure is no longer a number."""
 
 
 @dataclass
-class Outcome:
-    """What training gave: the best weights (on rank 0), their figures, and the course."""
+class Course:
+    """How far training is and what it gave so far: all of the loop's own state, so that a checkpoint holds it as JSON, `weights` apart."""
 
-    weights: dict[str, Tensor] = field(default_factory=dict)
-    scores: dict[str, float] = field(default_factory=dict)
+    step: int = 0  # steps done
+    steps: int = 0  # steps in all
+    epoch: int = 0
+    epoch_start: int = 0  # step at which the epoch began
     best_step: int = 0
-    steps: int = 0
+    stale: int = 0  # validations since the best one
+    scores: dict[str, float] = field(default_factory=dict)  # of the best validation
     losses: list[float] = field(default_factory=list)
     validations: list[dict[str, float]] = field(default_factory=list)
+    skipped: list[int] = field(default_factory=list)  # steps left out, for their loss or gradient was not finite
+    weights: dict[str, Tensor] = field(default_factory=dict)  # the best ones, on rank 0
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the weights, as plain JSON."""
+        return {name: value for name, value in vars(self).items() if name != "weights"}
+
+
+class Keeper(Protocol):
+    """Who saves the course in the middle of a phase."""
+
+    def wishes(self) -> tuple[bool, bool, bool]:
+        """This worker's view before a step ends: a stop was asked for, a checkpoint is due, the last one is still on its way."""
+
+    def save(self, engine: Engine, course: Course, last: bool) -> None:
+        """Take a checkpoint; the `last` one is whole in the store when this returns."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What stays the same all along a phase."""
+
+    name: str  # as the knobs call the phase: also "baseline"
+    phase: Phase
+    engine: Engine
+    model: nn.Module
+    device: torch.device
+    micro: int  # texts in a forward pass of a worker
+    report: Report
+    keeper: Keeper
+    skip_nonfinite: int = 0  # steps that may be left out
 
 
 def step_count(training: Training, steps_in_epoch: int) -> int:
@@ -59,61 +95,82 @@ def validation_points(steps: int, validations: int) -> set[int]:
     return {round(steps * (i + 1) / validations) for i in range(validations)} - {0}
 
 
-def train(phase: Phase, engine: Engine, model: nn.Module, device: torch.device, micro: int, report: Report) -> Outcome:
-    """Train `phase` to its end or its early stop, and return the best weights by validation.
+def train(setting: Setting, course: Course) -> bool:
+    """Train to the phase's end or its early stop, from wherever `course` is; false if a stop was asked for before that.
 
     Raises:
-        Diverged: a loss or a figure is not finite.
+        Diverged: a loss, a gradient or a figure is not finite, more often than may be skipped.
     """
-    training = phase.training
-    assert training.batch is not None
-    outcome = Outcome()
-    epoch, steps = 0, phase.steps(0)
-    outcome.steps = count = step_count(training, len(steps))
-    micros = micro_batches(training.batch, phase.unit, world()[1], micro)
-    points, best, stale, start = validation_points(count, training.validations), None, 0, 0
-    for step in range(count):
-        if step - start == len(steps):
-            epoch, start = epoch + 1, step
-            steps = phase.steps(epoch)
-        visits = steps[step - start]
-        loss = take_step(phase, engine, device, visits, epoch, (micro, micros), factor(step, count, training.warmup_share))
-        refuse_nonsense(phase, {"the loss": loss}, f"at step {step + 1} of {count}")
-        outcome.losses.append(loss)
-        report({"event": "step", "step": step + 1, "steps": count, "loss": loss})
-        if step + 1 in points:
-            scores = validate(phase, engine, device, micro)
-            refuse_nonsense(phase, scores, f"in the validation after step {step + 1} of {count}")
-            outcome.validations.append({"step": step + 1, **scores})
-            report({"event": "validation", "step": step + 1, "steps": count, **scores})
-            stale += 1
-            if best is None or phase.rank(scores) > best:
-                best, stale = phase.rank(scores), 0
-                outcome.scores, outcome.best_step = scores, step + 1
-                outcome.weights = engine.weights(phase.hand_over(model))
-            if training.patience is not None and stale >= training.patience and step + 1 >= training.min_steps:
-                outcome.steps = step + 1
-                break
-    return outcome
+    phase = setting.phase
+    visits = phase.steps(course.epoch)
+    if course.steps == 0:
+        course.steps = step_count(phase.training, len(visits))
+    points = validation_points(course.steps, phase.training.validations)
+    _validate_if_due(setting, course, points)  # a stop may have come between a step and its validation
+    while course.step < course.steps:
+        if course.step - course.epoch_start == len(visits):
+            course.epoch, course.epoch_start = course.epoch + 1, course.step
+            visits = phase.steps(course.epoch)
+        stop, due = take_step(setting, course, visits[course.step - course.epoch_start])
+        if stop:
+            setting.keeper.save(setting.engine, course, last=True)
+            return False
+        _validate_if_due(setting, course, points)
+        if due and course.step < course.steps:
+            setting.keeper.save(setting.engine, course, last=False)
+    return True
 
 
-def refuse_nonsense(phase: Phase, figures: dict[str, float], where: str) -> None:
+def _validate_if_due(setting: Setting, course: Course, points: set[int]) -> None:
+    """Validate after the steps that call for it, keep the best weights, and end the course when nothing got better for long."""
+    phase, training, at = setting.phase, setting.phase.training, {"step": course.step}
+    if course.step not in points or (course.validations and course.validations[-1]["step"] == course.step):
+        return
+    scores = validate(phase, setting.engine, setting.device, setting.micro)
+    refuse_nonsense(setting.name, scores, f"in the validation after step {course.step} of {course.steps}")
+    setting.report({"event": "validation", "steps": course.steps, **at, **scores})
+    course.validations.append(at | scores)
+    course.stale += 1
+    if not course.scores or phase.rank(scores) > phase.rank(course.scores):
+        course.scores, course.best_step, course.stale = scores, course.step, 0
+        course.weights = setting.engine.weights(phase.hand_over(setting.model))
+    if training.patience is not None and course.stale >= training.patience and course.step >= training.min_steps:
+        course.steps = course.step
+
+
+def refuse_nonsense(name: str, figures: dict[str, float], where: str) -> None:
     """Raise `Diverged` where a figure is not finite: nothing that follows would mean anything."""
-    for name, value in figures.items():
+    for figure, value in figures.items():
         if not math.isfinite(value):
-            raise Diverged(f"{phase.name}: {name} is {value} {where}\n  lower {phase.name}.learning_rate or .clip")
+            raise Diverged(f"{name}: {figure} is {value} {where}\n  lower {name}.learning_rate or .clip")
 
 
-def take_step(
-    phase: Phase, engine: Engine, device: torch.device, visits: Ints, epoch: int, micro: tuple[int, int], rate_factor: float
-) -> float:
-    """One optimiser step over `visits`, of which this worker does its share; the loss of the whole step."""
-    rank, workers = world()
-    size, count = micro
+def take_step(setting: Setting, course: Course, visits: Ints) -> tuple[bool, bool]:
+    """One optimiser step over `visits`, of which this worker does its share; whether all workers are to stop, and to save, after it."""
+    phase, engine = setting.phase, setting.engine
+    parts = own_parts(phase, visits, setting.micro)
     engine.train(True)
-    parts = sampling.share(visits, rank, workers, size, phase.unit)
-    parts += [np.repeat(sampling.PADDING, phase.unit, axis=0)] * (count - len(parts))
-    batches = [to_device(phase.collate(phase.train, part, visits, epoch), device) for part in parts]
+    values = accumulate(setting, parts, visits, course.epoch)
+    odd = [part for part, value in zip(parts, values, strict=True) if not torch.isfinite(value)]
+    if not odd and not engine.finite():
+        odd = parts  # which text the gradient broke at cannot be told any more
+    # One sum over the workers carries the loss and all that they have to agree on.
+    news = [torch.stack(values).sum(), *(torch.as_tensor(float(wish)) for wish in (bool(odd), *setting.keeper.wishes()))]
+    loss, broken, stop, due, busy = total(torch.stack([item.double().to(setting.device) for item in news])).tolist()
+    course.step += 1
+    if broken:
+        _leave_out(setting, course, loss, odd)
+    else:
+        engine.step(factor(course.step - 1, course.steps, phase.training.warmup_share))
+        course.losses.append(loss)
+        setting.report({"event": "step", "step": course.step, "steps": course.steps, "loss": loss})
+    return stop > 0, due > 0 and not busy
+
+
+def accumulate(setting: Setting, parts: list[Ints], visits: Ints, epoch: int) -> list[Tensor]:
+    """Gradients of this worker's micro-batches, and their losses."""
+    phase, engine = setting.phase, setting.engine
+    batches = [to_device(phase.collate(phase.train, part, visits, epoch), setting.device) for part in parts]
     if phase.whole_step is not None and phase.embed is not None and len(batches) > 1:
         embed = phase.embed
         batches = phase.whole_step(lambda batch: engine.apply(embed, batch), batches)
@@ -122,51 +179,29 @@ def take_step(
         loss = engine.apply(phase.loss, batch)
         engine.backward(loss)
         values.append(loss.detach().double())
-    engine.step(rate_factor)
-    return float(total(torch.stack(values).sum()))
+    return values
 
 
-@torch.no_grad()
-def validate(phase: Phase, engine: Engine, device: torch.device, micro: int) -> dict[str, float]:
-    """The phase's figures on validation: counts are summed over all workers, whatever their shares."""
-    engine.train(False)
-    counts = torch.zeros(1, dtype=torch.float64, device=device)
-    for part, step in own_checks(phase, micro):
-        batch = to_device(phase.collate(phase.validation, part, step, -1), device)
-        counts = counts + engine.apply(phase.statistics, batch)
-    return phase.score(total(counts).cpu().numpy())
+def _leave_out(setting: Setting, course: Course, loss: float, odd: list[Ints]) -> None:
+    """Forget a step whose loss or gradient is not finite, or raise `Diverged` with its rows when there were too many."""
+    rows = sorted({row for some in everyone([int(row) for part in odd for row in part.reshape(-1, 2)[:, 0] if row >= 0]) for row in some})
+    ids = [int(setting.phase.train.ids[row]) for row in rows]
+    named = ", ".join(map(str, ids[:_NAMED])) + (f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else "")
+    what = f"the loss is {loss}" if not math.isfinite(loss) else "the gradient is not finite"
+    if len(course.skipped) >= setting.skip_nonfinite:
+        raise Diverged(
+            f"{setting.name}: {what} at step {course.step} of {course.steps}, with the texts of rows {named}\n"
+            f"  lower {setting.name}.learning_rate or .clip, look at these rows, or leave out a few such steps with --skip_nonfinite"
+        )
+    setting.engine.discard()
+    course.skipped.append(course.step)
+    setting.report({"event": "skipped", "step": course.step, "steps": course.steps, "reason": what, "rows": ids[:_NAMED]})
 
 
-def own_checks(phase: Phase, micro: int) -> list[tuple[Ints, Ints]]:
-    """This worker's part of the validation steps, each with the whole step; equally many on all workers, for ZeRO 3's sake."""
+def own_parts(phase: Phase, visits: Ints, micro: int) -> list[Ints]:
+    """This worker's micro-batches of a step, filled up with padding so that all workers pass equally many."""
     rank, workers = world()
-    steps = phase.checks()
-    if not phase.gathers:
-        return [(part, step) for step in steps for part in sampling.share(step, rank, workers, micro)]
-    mine = steps[rank::workers]
-    idle = -(-len(steps) // workers) - len(mine)
-    return [(step, step) for step in mine] + [(np.repeat(sampling.PADDING, 2, axis=0), steps[0])] * idle
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch's tensors, nested ones too, on `device`."""
-    return {
-        name: to_device(value, device) if isinstance(value, dict) else value.to(device) if isinstance(value, Tensor) else value
-        for name, value in batch.items()
-    }
-
-
-@torch.no_grad()
-def per_row(
-    function: Callable[[nn.Module, Batch], Tensor], phase: Phase, engine: Engine, device: torch.device, split: Split, size: int
-) -> NDArray[np.float32]:
-    """`function`'s rows [n, c] for all rows of `split` in order, on every worker."""
-    rank, workers = world()
-    engine.train(False)
-    parts = []
-    for step in sampling.in_order(len(split), size * workers):
-        (visits,) = sampling.share(step, rank, workers, size)
-        rows = engine.apply(function, to_device(phase.collate(split, visits, step, -1), device)).float()
-        everyone = losses.gather(rows)
-        parts.append(everyone[: len(step)].cpu().numpy())
-    return np.concatenate(parts)
+    assert phase.training.batch is not None
+    parts = sampling.share(visits, rank, workers, micro, phase.unit)
+    missing = micro_batches(phase.training.batch, phase.unit, workers, micro) - len(parts)
+    return parts + [np.repeat(sampling.PADDING, phase.unit, axis=0)] * missing

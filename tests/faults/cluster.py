@@ -1,0 +1,113 @@
+"""A Ray cluster of two nodes with one CPU each: real raylets, which can be killed and come back."""
+
+import contextlib
+import itertools
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from tests.faults import network, processes
+from tests.faults.processes import SLOWLY, Limit, free_port
+
+RAY = str(Path(sys.executable).parent / "ray")
+COUNT = itertools.count(1)
+# A lost node is noticed after seconds, not after half a minute. The agents of a node take ports that nobody asked for.
+QUICK = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "5", "RAY_health_check_initial_delay_ms": "2000"}
+START = 90.0
+
+
+class Node:
+    """One raylet with everything that it started; a head also has the cluster's own services."""
+
+    def __init__(self, name: str, place: network.Place, folder: Path, environment: dict[str, str]) -> None:
+        """`name` marks its processes."""
+        self.name, self.place, self._folder = name, place, folder
+        self.environment = environment | dict(place.environment)
+        self.command = [*place.prefix, RAY, "start", "--block", "--num-cpus=1", "--disable-usage-stats", "--object-store-memory=100000000"]
+        self.command += [f"--node-ip-address={place.address}", f"--temp-dir={folder}", "--min-worker-port=0", "--max-worker-port=0"]
+        self.command += [f"--{agent}-port={free_port()}" for agent in ("dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export")]
+
+    def start(self, *flags: str) -> None:
+        """Start it, and wait until its raylet runs."""
+        log = str(self._folder.with_suffix(".log"))
+        processes.start([*self.command, *flags], self.environment, self.name, log)
+        Limit(START).until(lambda: self.named("raylet"), f"the raylet of {self.name}, see {log}", SLOWLY)
+
+    def kill(self) -> None:
+        """SIGKILL everything on the node at once."""
+        processes.end(self.name, Limit(START))
+
+    def named(self, name: str) -> list[psutil.Process]:
+        """Its processes whose name starts so."""
+        found = []
+        for process in processes.marked(self.name):
+            with contextlib.suppress(psutil.Error):
+                if process.name().startswith(name):
+                    found.append(process)
+        return found
+
+
+class Cluster:
+    """Two nodes, a with the head and b, and where a driver finds them."""
+
+    def __init__(self, word: str, places: tuple[network.Place, network.Place], folder: Path, environment: dict[str, str]) -> None:
+        """Nothing runs yet."""
+        self.kind = "one address" if places[0] == places[1] else "two namespaces"
+        self.place, self._port, self._dashboard, self._folder = places[0], free_port(), free_port(), folder
+        self.a, self.b = (Node(f"{word}-{side}", place, folder / side, environment) for side, place in zip("ab", places, strict=True))
+
+    @property
+    def address(self) -> str:
+        """The head's."""
+        return f"{self.place.address}:{self._port}"
+
+    @property
+    def dashboard(self) -> str:
+        """Where jobs are submitted."""
+        return f"http://{self.place.address}:{self._dashboard}"
+
+    def start(self) -> None:
+        """Start both nodes."""
+        host, client = f"--dashboard-host={self.place.address}", f"--ray-client-server-port={free_port()}"
+        self.a.start("--head", f"--port={self._port}", f"--dashboard-port={self._dashboard}", host, client)
+        Limit(START).until(self._listens, f"the head at {self.address}", SLOWLY)
+        self.start_b()
+
+    def start_b(self) -> None:
+        """Start the second node, or start it again."""
+        self.b.start(f"--address={self.address}")
+
+    def kill(self) -> None:
+        """End both nodes."""
+        self.b.kill()
+        self.a.kill()
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that train."""
+        return [process for node in (self.a, self.b) for process in node.named("ray::RayTrainWorker")]
+
+    def environment(self) -> dict[str, str]:
+        """What a driver on the head needs."""
+        return self.a.environment | {"RAY_ADDRESS": self.address}
+
+    def _listens(self) -> bool:
+        """Whether the head's port is open, as the kernel tells it of the head's own network."""
+        tables = [Path(f"/proc/{server.pid}/net/{kind}") for server in self.a.named("gcs_server") for kind in ("tcp", "tcp6")]
+        return any(f":{self._port:04X} " in table.read_text() for table in tables)
+
+
+@contextlib.contextmanager
+def running(folder: Path, environment: dict[str, str]) -> Iterator[Cluster]:
+    """A cluster for as long as the block lasts; its records lie in `folder`, whose path must be short."""
+    number = next(COUNT)
+    with network.places(f"tpr{number}-{os.getpid()}") as places:
+        cluster = Cluster(f"tpr{number}-{os.getpid()}", places, folder / f"c{number}", environment | QUICK)
+        (folder / f"c{number}").mkdir(parents=True)
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.kill()

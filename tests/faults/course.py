@@ -1,0 +1,43 @@
+"""The course of a run, read from its events: how far it came, and what a kill cost."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from threephase_ray.training.accounting import Event, parse
+
+STARTS = ("phase", "resume")  # events with which an attempt at a phase begins
+
+
+def read(path: Path | None) -> list[Event]:
+    """The whole lines of a file of events; a kill may have torn one."""
+    return [] if path is None or not path.exists() else parse(path.read_bytes())
+
+
+def last_step(events: list[Event], phase: str) -> int:
+    """The last step of a phase that was reported."""
+    return next((event["step"] for event in reversed(events) if event["event"] == "step" and event["phase"] == phase), 0)
+
+
+@dataclass
+class Kill:
+    """One attack on a run: when it came, counted in events and on the clock, and in which phase."""
+
+    what: str
+    phase: str
+    position: int
+    time: float
+
+    def cost(self, events: list[Event]) -> tuple[int, int, float | None]:
+        """The step it came at, the steps that were done again, and the seconds until the phase went on, None if it was already done."""
+        of_phase = [(number, event) for number, event in enumerate(events) if event.get("phase") == self.phase]
+        restart = next((number for number, event in of_phase if number >= self.position and event["event"] in STARTS), len(events))
+        done = last_step(events[:restart], self.phase)
+        again = next((event for number, event in of_phase if number > restart and event["event"] == "step"), None)
+        if again is None:
+            return done, 0, None
+        return done, done - (again["step"] - 1), again["time"] - self.time
+
+
+def resumed(events: list[Event], phase: str) -> list[int]:
+    """The steps from which attempts at a phase went on."""
+    return [event["step"] for event in events if event["event"] == "resume" and event["phase"] == phase]

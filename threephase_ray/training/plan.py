@@ -1,0 +1,59 @@
+"""What workers are told, and what they have at hand."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from threephase_ray.config import Config
+from threephase_ray.loader import DataSet
+from threephase_ray.results import Store
+from threephase_ray.training.loop import Report
+from threephase_ray.training.stop import Stop
+
+
+@dataclass(frozen=True)
+class PhaseJob:
+    """One phase to train: `name` as `phases.build` knows it; `result` and `previous` are names in the store."""
+
+    name: str
+    key: str
+    result: str
+    previous: str | None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One classifier to run over the test split: `model` a finished phase's name in the store, `predictions` the file to write."""
+
+    phase: str
+    model: str
+    predictions: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that workers are told, as plain JSON, so that a run can be replayed anywhere."""
+
+    config: dict[str, Any]
+    data: str  # name in the store
+    run: str  # name in the store
+    stage: int
+    engine: str  # "deepspeed" or "plain"
+    phases: list[dict[str, Any]]
+    tests: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What a worker has at hand for all of a plan."""
+
+    plan: Plan
+    config: Config
+    store: Store
+    data: DataSet
+    device: torch.device
+    stop: Stop
+    report: Report
+    past: Callable[[], bytes]  # the events so far
