@@ -70,9 +70,9 @@ def lines(trial: Trial, job: Job, stage: int, same: dict[str, bool]) -> list[Lin
     """A line for each kill of a finished run; `same`: by phase, whether it equals the reference."""
     found = []
     for kill in job.kills:
-        step, wasted, seconds = kill.cost(job.events())
-        line = Line(trial.name, kill.phase, stage, kill.what, 1, [step], [wasted], INTERVAL, identical=same[kill.phase])
-        line.recovery = [] if seconds is None else [seconds]
+        cost = kill.cost(job.events())
+        line = Line(trial.name, kill.phase, stage, kill.what, 1, [cost.step], [cost.wasted], INTERVAL, identical=same[kill.phase])
+        line.in_flight, line.recovery = cost.in_flight, [] if cost.seconds is None else [cost.seconds]
         line.cluster = LOCAL if job.cluster is None else job.cluster.kind
         line.note = f"driver started again {job.again} time(s)" if job.again else ""
         found.append(line.judge())

@@ -13,9 +13,19 @@ def read(path: Path | None) -> list[Event]:
     return [] if path is None or not path.exists() else parse(path.read_bytes())
 
 
-def last_step(events: list[Event], phase: str) -> int:
-    """The last step of a phase that was reported."""
-    return next((event["step"] for event in reversed(events) if event["event"] == "step" and event["phase"] == phase), 0)
+def last_step(events: list[Event], phase: str, kind: str = "step") -> int:
+    """The last step of a phase that was reported, or of the last event of another kind."""
+    return next((event["step"] for event in reversed(events) if event["event"] == kind and event["phase"] == phase), 0)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a kill cost: the step it came after, the steps done again, those done while a checkpoint was still under way."""
+
+    step: int
+    wasted: int
+    in_flight: int
+    seconds: float | None  # until the phase went on; None if all its steps were done
 
 
 @dataclass
@@ -27,15 +37,17 @@ class Kill:
     position: int
     time: float
 
-    def cost(self, events: list[Event]) -> tuple[int, int, float | None]:
-        """The step it came at, the steps that were done again, and the seconds until the phase went on, None if it was already done."""
+    def cost(self, events: list[Event]) -> Cost:
+        """What it cost, once the phase is done."""
         of_phase = [(number, event) for number, event in enumerate(events) if event.get("phase") == self.phase]
         restart = next((number for number, event in of_phase if number >= self.position and event["event"] in STARTS), len(events))
         done = last_step(events[:restart], self.phase)
+        taken, whole = (last_step(events[:restart], self.phase, kind) for kind in ("checkpoint", "committed"))
+        in_flight = done - taken if taken > whole else 0
         again = next((event for number, event in of_phase if number > restart and event["event"] == "step"), None)
         if again is None:
-            return done, 0, None
-        return done, done - (again["step"] - 1), again["time"] - self.time
+            return Cost(done, 0, in_flight, None)
+        return Cost(done, done - (again["step"] - 1), in_flight, again["time"] - self.time)
 
 
 def resumed(events: list[Event], phase: str) -> list[int]:

@@ -71,6 +71,6 @@ def compared(trial: Trial, job: Job, stage: int, flags: tuple[str, ...], what: s
     if workers[0] != 2 or 1 not in workers or workers[-1] != 2:
         line.problems.append("not 2, then 1, then 2 workers")
     costs = [kill.cost(job.events()) for kill in job.kills]
-    line.moments, line.wasted = [step for step, _, _ in costs], [wasted for _, wasted, _ in costs]
-    line.recovery = [seconds for _, _, seconds in costs if seconds is not None]
+    line.moments, line.wasted = [cost.step for cost in costs], [cost.wasted for cost in costs]
+    line.recovery = [cost.seconds for cost in costs if cost.seconds is not None]
     return line.judge()

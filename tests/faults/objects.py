@@ -67,15 +67,25 @@ def ground(trial: Trial, flags: tuple[str, ...]) -> Iterator[Ground]:
 
 
 def restart(trial: Trial, place: Ground) -> str:
-    """The server is killed as soon as bytes of a checkpoint flow, and comes back."""
+    """The server is killed while bytes of a checkpoint crawl to it, and comes back."""
     place.job.reach(PHASE, attacks.moment(trial, PHASE))
-    place.proxy.rate = SLOW / 10
-    time.sleep(0.2)
+    crawl(place)
     place.server.kill()
     time.sleep(DOWN)
     place.proxy.rate = None
     place.server.start()
-    return f"server down for {DOWN:.0f} s"
+    return f"server down for {DOWN:.0f} s, a checkpoint was under way"
+
+
+def crawl(place: Ground) -> None:
+    """Make the network slow, and wait until a checkpoint is under way."""
+    place.proxy.rate = SLOW / 20
+
+    def under_way() -> bool:
+        kinds = [event["event"] for event in place.job.events()]
+        return kinds.count("checkpoint") > kinds.count("committed")
+
+    place.job.limit.until(under_way, "a checkpoint under way")
 
 
 def slow(trial: Trial, place: Ground) -> str:
@@ -105,13 +115,7 @@ def kill_driver(trial: Trial, place: Ground) -> str:
 def killed(trial: Trial, place: Ground, what: str) -> str:
     """Kill after a checkpoint was taken and before it is whole."""
     place.job.reach(PHASE, 2 * INTERVAL)
-    place.proxy.rate = SLOW / 20
-
-    def under_way() -> bool:
-        kinds = [event["event"] for event in place.job.events()]
-        return kinds.count("checkpoint") > kinds.count("committed")
-
-    place.job.limit.until(under_way, "a checkpoint under way")
+    crawl(place)
     attacks.attack(trial, place.job, what, PHASE)
     place.proxy.rate = None
     return "a checkpoint was under way"

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-IN_FLIGHT = 2  # steps that may be lost beyond the interval: one under way, one whose event was not yet written
+UNSEEN = 2  # steps that may be lost beyond the interval: one under way, one whose event was not yet written
 
 
 @dataclass
@@ -22,6 +22,7 @@ class Line:
     moments: list[int] = field(default_factory=list)  # steps after which it was killed
     wasted: list[int] = field(default_factory=list)  # steps done again
     interval: int | None = None  # steps between checkpoints
+    in_flight: int = 0  # of these, steps done while a checkpoint was still on its way into the store
     recovery: list[float] = field(default_factory=list)  # seconds until the phase went on
     identical: bool | None = None  # weights, bit by bit, with those of the reference
     cluster: str = ""
@@ -33,8 +34,8 @@ class Line:
         """Add the problems that the figures themselves show."""
         if self.identical is False:
             self.problems.append("weights differ")
-        if self.interval is not None and any(wasted > self.interval + IN_FLIGHT for wasted in self.wasted):
-            self.problems.append(f"more than {self.interval} + {IN_FLIGHT} steps wasted")
+        if self.interval is not None and any(wasted > self.interval + self.in_flight + UNSEEN for wasted in self.wasted):
+            self.problems.append(f"more than {self.interval} + {self.in_flight} + {UNSEEN} steps wasted")
         if any(wasted < 0 for wasted in self.wasted):
             self.problems.append("went on beyond what was done")
         return self
@@ -42,7 +43,8 @@ class Line:
     def cells(self) -> list[str]:
         """Its words in the table."""
         identical = "" if self.identical is None else "yes" if self.identical else "NO"
-        figures = [", ".join(map(str, self.moments)), ", ".join(map(str, self.wasted)), "" if self.interval is None else str(self.interval)]
+        wasted = ", ".join(map(str, self.wasted)) + (f" ({self.in_flight} in flight)" if self.in_flight else "")
+        figures = [", ".join(map(str, self.moments)), wasted, "" if self.interval is None else str(self.interval)]
         recovery = ", ".join(f"{seconds:.0f}" for seconds in self.recovery)
         head = [self.scenario, self.phase, "" if self.stage is None else str(self.stage), self.killed, str(self.kills), *figures, recovery]
         verdict = "; ".join(["FAIL: " + problem for problem in self.problems]) if self.problems else "ok"

@@ -52,7 +52,7 @@ def sigterm(trial: Trial, local: bool) -> Iterator[Line]:
 
 def saved(trial: Trial, job: Job, how: str, seconds: float, problems: list[str]) -> Line:
     """The line of a run that was asked to stop and was continued."""
-    (line,) = attacks.lines(trial, job, 1, trial.compare(job, *zero(1), phases=[PHASE]))
+    (line,) = attacks.lines(trial, job, 1, trial.compare(job, *zero(1)))
     line.problems += problems
     if line.wasted != [0]:
         line.problems.append("steps were wasted")
@@ -62,17 +62,19 @@ def saved(trial: Trial, job: Job, how: str, seconds: float, problems: list[str])
 
 def job_stop(trial: Trial) -> Iterator[Line]:
     """`ray job stop` of a submitted job, which is SIGTERM to its driver; the job submitted again wastes nothing."""
-    job, name = begun(trial), f"job-{trial.rng.randrange(10**6)}"
+    job, name = trial.job(*zero(1)), f"job-{trial.rng.randrange(10**6)}"
+    trial.bench.reference(*zero(1))
     submit(job, f"{name}-a")
-    job.reach(PHASE, attacks.moment(trial, PHASE))
-    job.struck("ray job stop", PHASE)
+    job.reach("dae", 2)  # the command takes seconds: the stop comes in one of the phases that follow
     before = time.monotonic()
     ray(job, "stop", f"{name}-a")
     seconds, status = time.monotonic() - before, ended(job, f"{name}-a")
+    job.struck("ray job stop", [event["phase"] for event in job.events() if event["event"] == "step"][-1])
     submit(job, f"{name}-b")
     job.limit.until(lambda: ended(job, f"{name}-b"), "the end of the second job", pause=1.0)
     last = ended(job, f"{name}-b")
-    yield saved(trial, job, f"{status}, then {last},", seconds, [] if last == "SUCCEEDED" else [f"the second job {last}"])
+    problems = [] if (status, last) == ("STOPPED", "SUCCEEDED") else [f"the jobs {status} and {last}"]
+    yield saved(trial, job, f"{status}, then {last},", seconds, problems)
 
 
 def submit(job: Job, name: str) -> None:
@@ -125,7 +127,8 @@ def nonfinite(trial: Trial) -> Iterator[Line]:
     job.start()
     job.finish(1)
     kinds = [event["event"] for event in job.events()]
-    line = Line(trial.name, PHASE, 1, "nothing: a loss that is no number", cluster=trial.cluster.kind, note=job.tail())
+    line = Line(trial.name, PHASE, 1, "nothing: a loss that is no number", cluster=trial.cluster.kind)
+    line.note = next((text for text in job.printed().splitlines() if "at step" in text), "")
     if "at step" not in job.printed() or "rows" not in job.printed():
         line.problems.append("names no step or no rows")
     if kinds.count("phase") != 1 or "retry" in kinds:

@@ -37,14 +37,14 @@ def run(trial: Trial, what: str, window: Callable[[Path], bool]) -> Iterator[Lin
     victims = processes.marked(job.mark) if what == "driver" else [attacks.chosen(trial, job)]
     caught = catch(job, window, victims)
     job.struck(what, PHASE)
-    still = window(caught)
+    still = not committed(caught)
     if what == "driver":
         job.kill()
         job.start()
     job.finish()
     (line,) = attacks.lines(trial, job, 1, trial.compare(job, *zero(1), phases=[PHASE]))
     left = {Path(event["checkpoint"]).name for event in job.events() if event["event"] == "passed_over"}
-    line.note = f"{caught.name} was {'' if still else 'no longer '}under way, and {'' if caught.name in left else 'not '}passed over"
+    line.note = f"{caught.name} was {'not ' if still else ''}whole, and {'' if caught.name in left else 'not '}passed over"
     yield line
 
 

@@ -117,6 +117,7 @@ def test_cut_short_anywhere_it_ends_with_the_same_bits(place: tuple[Encoder, Dat
     assert started == sorted(started)
 
 
+@pytest.mark.parametrize("uninterrupted", ["finetune"], indirect=True)
 def test_a_stop_saves_the_very_step(place: tuple[Encoder, DataSet], bench: Bench, uninterrupted: Any) -> None:
     name, reference = uninterrupted
     calls = iter([False, False, False, True])

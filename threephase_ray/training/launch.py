@@ -53,8 +53,11 @@ def launch(plan: Plan, compute: Compute, store: Store, progress: Callable[[], st
         Stopped: SIGTERM or SIGINT arrived, and everything is saved.
         JobError: what a worker said that no repetition can mend.
     """
-    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(compute.hang_timeout_s)
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(compute.start_timeout_s)
+    os.environ |= {
+        "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(compute.hang_timeout_s),
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(compute.start_timeout_s),
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process more at each start, for retries that are ours
+    }
     stop.forget(store, plan.run)
     with cluster(), _signals(lambda: stop.ask(store, plan.run)) as signals:
         failures, reached = 0, progress()
