@@ -27,6 +27,7 @@ test: unit  ## all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow" tests/integration
 
 faults: $(READY)  ## kill, stop, damage and disturb runs in every way; an hour, and best as root on Linux
+	$(BIN)/python -m pytest -m slow tests/integration
 	$(BIN)/python -m tests.faults
 
 golden: $(READY)  ## write the golden losses anew, after a change that is meant to move them

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,6 +94,7 @@ def execute(plan: Outline, store: Store, run: str) -> None:
     finished = store.fetch(plan.chain[-1].job.result)
     tokenizer, length = plan.data.folder / "tokenizer", int(plan.data.facts["max_length"])
     models = store.place(f"{run}/model")
+    shutil.rmtree(models, ignore_errors=True)  # of an earlier run, on its way to an object store
     export.export_encoder(finished, tokenizer, length, models / "encoder")
     if classifies(plan.chain[-1]):
         names = plan.data.label_names[: plan.data.classes]

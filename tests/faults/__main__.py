@@ -3,9 +3,9 @@
 import argparse
 import fnmatch
 import shutil
+import signal
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.faults import chain, damage, elastic, kills, objects, report, stops, twice, uploads
@@ -21,7 +21,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", metavar="PATTERN", help="cases whose name fits one of these: kills/*zero3*,twice")
     parser.add_argument("--work", metavar="FOLDER", type=Path, help="keep stores, logs and faults.json there; its path must be short")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
-    parser.add_argument("--lanes", type=int, default=1, help="cases at once, each lane with a cluster of its own (default: 1)")
     parser.add_argument("--list", action="store_true", help="only name the cases")
     asked = parser.parse_args()
     if asked.work is not None and asked.work.exists() and any(asked.work.iterdir()):
@@ -45,9 +44,10 @@ def main() -> int:
         return int(not cases)
     folder = asked.work.absolute() if asked.work else Path(tempfile.mkdtemp(prefix="tpr", dir="/tmp"))  # sockets need a short path
     lines: list[report.Line] = []
-    with open_bench(folder, asked.seed) as bench, ThreadPoolExecutor(asked.lanes) as lanes:
-        for found in lanes.map(lambda case: perform(bench, case), cases):
-            lines += found
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what runs is ended
+    with open_bench(folder, asked.seed) as bench:
+        for case in cases:
+            lines += perform(bench, case)
             report.write(lines, folder / "faults.json")
     report.show(lines)
     failed = any(line.problems for line in lines)

@@ -17,7 +17,7 @@ FLAGS = (*zero(1), "--phases", PHASE)
 
 def cases() -> list[Case]:
     """The one."""
-    return [Case("chain", 500, run)]
+    return [Case("chain", 1500, run)]
 
 
 def run(trial: Trial) -> Iterator[Line]:
@@ -34,7 +34,7 @@ def run(trial: Trial) -> Iterator[Line]:
     job.start()
     attacks.wait_for(trial, job, PHASE, trial.rng.randint(40, 50))
     killed = job.struck("driver, newest checkpoint damaged, two drivers started", PHASE)
-    job.kill()
+    job.kill_all()
     newest = damage.checkpoints(job)[0]
     damage.flip(newest / "shards" / "rank-1.safetensors")
     both(job, twin)

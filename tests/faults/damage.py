@@ -25,7 +25,7 @@ KILL_AT = 48
 
 def cases() -> list[Case]:
     """Every kind of damage to every file; and pickles."""
-    return [Case("damage/files", 500, partial(run, harm=every_file)), Case("damage/pickles", 500, partial(run, harm=pickles))]
+    return [Case("damage/files", 1000, partial(run, harm=every_file)), Case("damage/pickles", 1000, partial(run, harm=pickles))]
 
 
 def run(trial: Trial, harm: Callable[[list[Path], Path], dict[str, str]]) -> Iterator[Line]:
@@ -35,7 +35,7 @@ def run(trial: Trial, harm: Callable[[list[Path], Path], dict[str, str]]) -> Ite
     job.start()
     job.reach(PHASE, KILL_AT)
     kill = job.struck("driver", PHASE)
-    job.kill()
+    job.kill_all()
     whole = checkpoints(job)
     harmed = harm(whole, marker)
     sound = next(path for path in whole if path.name not in harmed)

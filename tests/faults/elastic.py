@@ -17,8 +17,8 @@ LONG = ("--finetune.steps", "400")  # time enough for Ray to notice that there i
 
 def cases() -> list[Case]:
     """A node that goes and comes, and runs that are stopped and continued with other numbers."""
-    found = [Case(f"elastic/stop-zero{stage}", 700, partial(stopped, stage=stage)) for stage in (1, 3)]
-    return [*found, *(Case(f"elastic/node-zero{stage}", 700, partial(node, stage=stage)) for stage in (1, 3))]
+    found = [Case(f"elastic/stop-zero{stage}", 1500, partial(stopped, stage=stage)) for stage in (1, 3)]
+    return [*found, *(Case(f"elastic/node-zero{stage}", 1500, partial(node, stage=stage)) for stage in (1, 3))]
 
 
 def stopped(trial: Trial, stage: int) -> Iterator[Line]:

@@ -55,11 +55,18 @@ class Job:
         return None if self.driver is None else self.driver.poll()
 
     def kill(self) -> None:
-        """SIGKILL the driver and, where it has one, its own Ray."""
+        """SIGKILL the driver and, where it has one, its own Ray. On a cluster its workers end a little later."""
         assert self.driver is not None
         self.driver.kill()
         self.driver.wait()
         processes.end(self.mark, self.limit)
+
+    def kill_all(self) -> None:
+        """The same, and wait until its workers are gone."""
+        self.kill()
+        cluster = self.cluster
+        if cluster is not None:
+            self.limit.until(lambda: not cluster.workers(), "the end of the workers", processes.SLOWLY)
 
     def stop(self, grace: float = 20.0) -> tuple[int, float]:
         """SIGTERM to the driver; its exit code and the seconds it took. SIGKILL after `grace` seconds."""

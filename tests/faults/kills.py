@@ -14,9 +14,9 @@ ORDERS = (("worker", "node", "driver"), ("node", "driver", "worker"), ("driver",
 
 def cases() -> list[Case]:
     """A reference and three runs for each stage, so that each phase meets each kind of kill."""
-    found = [Case(f"reference/zero{stage}", 500, partial(reference, stage=stage)) for stage in STAGES]
+    found = [Case(f"reference/zero{stage}", 700, partial(reference, stage=stage)) for stage in STAGES]
     for stage in STAGES:
-        found += [Case(f"kills/zero{stage}-{order[0]}-first", 700, partial(run, stage=stage, order=order)) for order in ORDERS]
+        found += [Case(f"kills/zero{stage}-{order[0]}-first", 1500, partial(run, stage=stage, order=order)) for order in ORDERS]
     return found
 
 

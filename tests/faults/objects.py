@@ -38,7 +38,7 @@ def cases() -> list[Case]:
         "slow-worker-killed": kill_worker,
         "slow-driver-killed": kill_driver,
     }
-    return [Case(f"s3/{name}", 400, partial(run, trouble=trouble)) for name, trouble in troubles.items()]
+    return [Case(f"s3/{name}", 1000, partial(run, trouble=trouble)) for name, trouble in troubles.items()]
 
 
 def run(trial: Trial, trouble: Callable[[Trial, Ground], str]) -> Iterator[Line]:

@@ -9,6 +9,8 @@ from rich.table import Table
 
 UNSEEN = 2  # steps that may be lost beyond the interval: one under way, one whose event was not yet written
 
+SHOWN = 3  # problems in the table; the JSON has all
+
 
 @dataclass
 class Line:
@@ -47,8 +49,9 @@ class Line:
         figures = [", ".join(map(str, self.moments)), wasted, "" if self.interval is None else str(self.interval)]
         recovery = ", ".join(f"{seconds:.0f}" for seconds in self.recovery)
         head = [self.scenario, self.phase, "" if self.stage is None else str(self.stage), self.killed, str(self.kills), *figures, recovery]
-        verdict = "; ".join(["FAIL: " + problem for problem in self.problems]) if self.problems else "ok"
-        return [*head, identical, self.cluster, " ".join(part for part in (verdict, self.note) if part)]
+        more = [f"and {len(self.problems) - SHOWN} more"] if len(self.problems) > SHOWN else []
+        verdict = "FAIL: " + "; ".join(self.problems[:SHOWN] + more) if self.problems else "ok:"
+        return [*head, identical, self.cluster, f"{verdict} {self.note}".strip(" :")]
 
 
 COLUMNS = ["scenario", "phase", "ZeRO", "killed", "kills", "at step", "wasted", "interval", "recovery s", "identical", "cluster", "verdict"]

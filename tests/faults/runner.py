@@ -49,7 +49,7 @@ def perform(bench: Bench, case: Case) -> list[Line]:
     finally:
         trial.close()
     if any(line.problems for line in lines):
-        bench.replace_cluster()  # whatever went wrong may have hurt it
+        bench.close()  # whatever went wrong may have hurt the cluster: the next case gets a new one
     for line in lines:
         line.seconds = time.monotonic() - started
     said = "; ".join(f"{line.cells()[-1]}"[:200] for line in lines)

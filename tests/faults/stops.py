@@ -22,12 +22,12 @@ STEEP = ("--finetune.learning_rate", "1", "--finetune.head_learning_rate", "1", 
 def cases() -> list[Case]:
     """Each of them once, SIGTERM in both kinds of clusters."""
     return [
-        Case("sigterm/cluster", 300, partial(sigterm, local=False)),
-        Case("sigterm/local", 300, partial(sigterm, local=True)),
-        Case("sigterm/job-stop", 300, job_stop),
-        Case("infeasible", 120, infeasible),
-        Case("hang", 300, hang),
-        Case("nonfinite", 200, nonfinite),
+        Case("sigterm/cluster", 1000, partial(sigterm, local=False)),
+        Case("sigterm/local", 1000, partial(sigterm, local=True)),
+        Case("sigterm/job-stop", 1000, job_stop),
+        Case("infeasible", 700, infeasible),
+        Case("hang", 1000, hang),
+        Case("nonfinite", 700, nonfinite),
     ]
 
 

@@ -1,9 +1,9 @@
 """A case of a scenario and what it works with: jobs, a cluster, a random generator, runs to compare with."""
 
 import contextlib
+import itertools
 import random
 import shutil
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,47 +15,46 @@ from tests.faults.material import PHASES
 from tests.faults.processes import Limit
 from tests.faults.report import Line
 
+PATIENCE = 600.0  # seconds for a run that nobody disturbs, on a machine that does much else
+END = 60.0  # seconds for the end of what was killed
 LOCAL = "this machine"  # a run that starts Ray for itself
 
 
 class Bench:
-    """What all cases share: material, environment, clusters, references."""
+    """What all cases share: material, environment, cluster, references."""
 
     def __init__(self, folder: Path, config: Path, environment: dict[str, str], seed: int) -> None:
         """`folder` must have a short path: sockets lie below it."""
         self.folder, self.config, self.environment, self.seed = folder, config, environment, seed
         self._clusters = contextlib.ExitStack()
-        self._own = threading.local()
+        self._cluster: Cluster | None = None
         self._references: dict[tuple[str, ...], Path] = {}
-        self._referring = threading.Lock()
+        self._numbers = itertools.count()
 
     def cluster(self) -> Cluster:
-        """This thread's cluster, started when first asked for."""
-        if not hasattr(self._own, "cluster"):
-            self._own.cluster = self._clusters.enter_context(running(self.folder, self.environment))
-        found: Cluster = self._own.cluster
-        return found
-
-    def replace_cluster(self) -> None:
-        """After a failure: the next case of this thread gets a new cluster."""
-        if hasattr(self._own, "cluster"):
-            self._own.cluster.kill()
-            del self._own.cluster
+        """The cluster of two nodes, started when first asked for."""
+        if self._cluster is None:
+            self._cluster = self._clusters.enter_context(running(self.folder, self.environment))
+        return self._cluster
 
     def close(self) -> None:
-        """End all clusters."""
+        """End the cluster; whoever asks for one then gets a new one."""
+        self._cluster = None
         self._clusters.close()
 
     def reference(self, *flags: str) -> Path:
         """Store of an undisturbed run with these flags, made when first asked for."""
-        with self._referring:
-            if flags not in self._references:
-                job = Job(self.folder / f"reference-{len(self._references)}", self.config, self.environment, self.cluster(), Limit(400))
-                job.flags = list(flags)
+        if flags not in self._references:
+            folder = self.folder / f"reference-{next(self._numbers)}"
+            job = Job(folder, self.config, self.environment, self.cluster(), Limit(PATIENCE))
+            job.flags = list(flags)
+            try:
                 job.start()
                 job.finish()
-                self._references[flags] = Path(job.store)
-            return self._references[flags]
+            finally:
+                processes.end(job.mark, Limit(END))
+            self._references[flags] = Path(job.store)
+        return self._references[flags]
 
 
 class Trial:
@@ -97,7 +96,7 @@ class Trial:
     def close(self) -> None:
         """End what still runs."""
         for job in self._jobs:
-            processes.end(job.mark, Limit(60))
+            processes.end(job.mark, Limit(END))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ APART = 6.0  # seconds between the two starts at most
 
 def cases(trials: int = TRIALS) -> list[Case]:
     """All trials as one line."""
-    return [Case("twice", 60 * trials + 60, partial(run, trials=trials))]
+    return [Case("twice", 120 * trials + 60, partial(run, trials=trials))]
 
 
 def run(trial: Trial, trials: int) -> Iterator[Line]:

@@ -22,7 +22,7 @@ def cases() -> list[Case]:
     """A worker alone, and driver and workers all at once, in both windows."""
     windows = {"shards": uploading, "receipts": uncommitted}
     return [
-        Case(f"uploads/{what}-{name}", 400, partial(run, what=what, window=window))
+        Case(f"uploads/{what}-{name}", 1000, partial(run, what=what, window=window))
         for what in ("worker", "driver")
         for name, window in windows.items()
     ]

@@ -86,7 +86,8 @@ def test_a_killed_holder_is_replaced(uri: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("direct")
-@pytest.mark.parametrize("kind", ["folder", "s3"])
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("kind", ["folder", pytest.param("s3", marks=pytest.mark.slow)])
 def test_two_that_want_the_same_make_it_once(uri: str, tmp_path: Path, kind: str) -> None:
     place = uri if kind == "s3" else str(tmp_path / "store")
     workers = [worker(place, tmp_path / name) for name in ("one", "two")]

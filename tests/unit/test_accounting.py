@@ -54,6 +54,12 @@ def test_goodput_is_the_share_of_the_time_that_counted() -> None:
     assert (whole["goodput"], whole["steps_wasted"]) == (1.0, 0)
 
 
+def test_a_phase_that_is_trained_anew_has_a_new_account() -> None:
+    anew = log((200, "start", {}), (205, "phase", {"key": KEY}), (206, "resume", {"step": 0}), *steps(207, range(1, 3)))
+    (only,) = accounting.attempts([*KILLED, *anew], KEY)
+    assert (only.steps_done, only.steps_wasted, only.recovery_seconds) == (2, 0, 0.0)
+
+
 def test_a_torn_line_is_left_out() -> None:
     lines = [json.dumps(event).encode() for event in KILLED[:3]]
     assert accounting.parse(b"\n".join([lines[0], lines[1][:12], lines[2], lines[0][:9]])) == [KILLED[0], KILLED[2]]

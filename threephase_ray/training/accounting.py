@@ -44,15 +44,18 @@ def parse(lines: bytes) -> list[Event]:
 def attempts(events: Iterable[Event], key: str) -> list[Attempt]:
     """The attempts at the phase with this key, in order; the last one may be under way."""
     made: list[Attempt] = []
-    current, alive = "", 0.0
+    current, alive, ended = "", 0.0, False
     for event in events:
         kind, now = event["event"], float(event["time"])
         if kind == "phase":
             current = event["key"]
             if current == key:
+                made = [] if ended else made  # it was finished once, removed from the store, and is trained anew
                 made.append(Attempt(alive if made else now, now))
+                ended = False
         elif current == key and made and kind not in _OF_DRIVER:
             _follow(made, kind, event, now)
+            ended = ended or kind == "phase_end"
         alive = alive if kind == "retry" else now
     return made
 

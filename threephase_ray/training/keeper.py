@@ -185,8 +185,10 @@ class Keeper:
         """Stop writing; the checkpoints of a phase that is `finished` are removed."""
         self._closing.set()
         self._pool.shutdown()
-        if finished and self._rank == 0:
-            self._store.storage.remove(self._name)
+        if finished:
+            everyone(None)  # from here on nobody writes there
+            if self._rank == 0:
+                self._store.storage.remove(self._name)
 
 
 def _shards(folder: Path) -> list[Path]:

@@ -82,9 +82,9 @@ def _train(job: PhaseJob, desk: Desk, turn: Turn, keeper: Keeper) -> bool:
     figures = _figures(engine, model, desk) | {"phase": phase.name, "key": job.key, "stage": desk.plan.stage, "engine": desk.plan.engine}
     weights = course.weights
     engine.close()
+    first(lambda: _commit(job, desk, turn, phase.hand_over(model), weights, course.state() | figures))
     report({"event": "phase_end", "key": job.key, "steps": course.steps, **course.scores})
     _account(desk, job, -1)
-    first(lambda: _commit(job, desk, turn, phase.hand_over(model), weights, course.state() | figures))
     return True
 
 
