@@ -24,9 +24,9 @@ unit: $(READY)  ## tests without Ray
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/test_architecture.py
 
 test: unit  ## all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow" tests/integration
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" tests/integration
 
-faults: $(READY)  ## kill, stop, damage and disturb runs in every way; an hour, and best as root on Linux
+faults: $(READY)  ## kill, stop, damage and disturb runs in every way; more than an hour, best as root on Linux
 	$(BIN)/python -m pytest -m slow tests/integration
 	$(BIN)/python -m tests.faults
 

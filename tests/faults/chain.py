@@ -26,8 +26,7 @@ def run(trial: Trial) -> Iterator[Line]:
     job, twin = (trial.job(*FLAGS, name=name) for name in ("one", "two"))
     twin.store = job.store
     job.start()
-    attacks.wait_for(trial, job, PHASE, trial.rng.randint(7, 12))
-    attacks.attack(trial, job, "worker", PHASE)
+    attacks.attack(trial, job, "worker", PHASE, trial.rng.randint(7, 12))
     attacks.wait_for(trial, job, PHASE, trial.rng.randint(22, 28))
     job.struck("SIGTERM", PHASE)
     code, seconds = job.stop(GRACE)

@@ -15,8 +15,8 @@ from tests.faults.processes import SLOWLY, Limit, free_port
 RAY = str(Path(sys.executable).parent / "ray")
 COUNT = itertools.count(1)
 # A lost node is noticed after seconds, not after half a minute. The agents of a node take ports that nobody asked for.
-QUICK = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "5", "RAY_health_check_initial_delay_ms": "2000"}
-START = 90.0
+QUICK = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "10", "RAY_health_check_initial_delay_ms": "2000"}
+START = 180.0
 
 
 class Node:

@@ -18,6 +18,12 @@ def last_step(events: list[Event], phase: str, kind: str = "step") -> int:
     return next((event["step"] for event in reversed(events) if event["event"] == kind and event["phase"] == phase), 0)
 
 
+def restart(events: list[Event], position: int) -> int:
+    """The number of the first event, from this one on, with which a new attempt begins; that of no event if there was none."""
+    kinds = (*STARTS, "start")  # that of a driver
+    return next((number for number, event in enumerate(events) if number >= position and event["event"] in kinds), len(events))
+
+
 @dataclass(frozen=True)
 class Cost:
     """What a kill cost: the step it came after, the steps done again, those done while a checkpoint was still under way."""
@@ -40,11 +46,11 @@ class Kill:
     def cost(self, events: list[Event]) -> Cost:
         """What it cost, once the phase is done."""
         of_phase = [(number, event) for number, event in enumerate(events) if event.get("phase") == self.phase]
-        restart = next((number for number, event in of_phase if number >= self.position and event["event"] in STARTS), len(events))
-        done = last_step(events[:restart], self.phase)
-        taken, whole = (last_step(events[:restart], self.phase, kind) for kind in ("checkpoint", "committed"))
+        begins = next((number for number, event in of_phase if number >= self.position and event["event"] in STARTS), len(events))
+        done = last_step(events[:begins], self.phase)
+        taken, whole = (last_step(events[:begins], self.phase, kind) for kind in ("checkpoint", "committed"))
         in_flight = done - taken if taken > whole else 0
-        again = next((event for number, event in of_phase if number > restart and event["event"] == "step"), None)
+        again = next((event for number, event in of_phase if number > begins and event["event"] == "step"), None)
         if again is None:
             return Cost(done, 0, in_flight, None)
         return Cost(done, done - (again["step"] - 1), in_flight, again["time"] - self.time)

@@ -6,7 +6,7 @@ from functools import partial
 from tests.faults import attacks, finished
 from tests.faults.job import Job
 from tests.faults.kills import zero
-from tests.faults.material import PHASES
+from tests.faults.material import PHASES, STEPS
 from tests.faults.report import Line
 from tests.faults.trial import Case, Trial
 
@@ -16,9 +16,8 @@ LONG = ("--finetune.steps", "400")  # time enough for Ray to notice that there i
 
 
 def cases() -> list[Case]:
-    """A node that goes and comes, and runs that are stopped and continued with other numbers."""
-    found = [Case(f"elastic/stop-zero{stage}", 1500, partial(stopped, stage=stage)) for stage in (1, 3)]
-    return [*found, *(Case(f"elastic/node-zero{stage}", 1500, partial(node, stage=stage)) for stage in (1, 3))]
+    """A node that goes and comes, and a run that is stopped and continued with other numbers."""
+    return [Case("elastic/node-zero1", 1500, partial(node, stage=1)), Case("elastic/stop-zero3", 1500, partial(stopped, stage=3))]
 
 
 def stopped(trial: Trial, stage: int) -> Iterator[Line]:
@@ -30,7 +29,7 @@ def stopped(trial: Trial, stage: int) -> Iterator[Line]:
         job.flags = [*flags, "--compute.workers", workers]
         job.start()
         if phase is not None:
-            job.reach(phase, attacks.moment(trial, phase))
+            job.reach(phase, trial.rng.randint(2, STEPS[phase] // 2))
             job.struck("SIGTERM", phase)
             job.stop()
     job.finish()

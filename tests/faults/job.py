@@ -80,11 +80,12 @@ class Job:
         return self.driver.wait(), time.monotonic() - before
 
     def reach(self, phase: str, step: int) -> None:
-        """Wait until a step of the phase was done that is no earlier than `step`, since the last kill."""
+        """Wait until a step of the phase was done that is no earlier than `step`, by those who work since the last kill."""
 
         def there() -> bool:
-            since = self.kills[-1].position if self.kills else 0
-            return course.last_step(self.events()[since:], phase) >= step
+            events = self.events()
+            since = course.restart(events, self.kills[-1].position) if self.kills else 0
+            return course.last_step(events[since:], phase) >= step
 
         self.limit.until(lambda: there() or not self._goes_on(), f"step {step} of {phase}")
         if not there():

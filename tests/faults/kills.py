@@ -39,8 +39,7 @@ def run(trial: Trial, stage: int, order: tuple[str, ...]) -> list[Line]:
     job = trial.job(*zero(stage))
     job.start()
     for phase, what in zip(PHASES, order, strict=True):
-        attacks.wait_for(trial, job, phase, attacks.moment(trial, phase))
-        attacks.attack(trial, job, what, phase)
+        attacks.attack(trial, job, what, phase, attacks.moment(trial, phase))
     job.finish()
     lines = attacks.lines(trial, job, stage, trial.compare(job, *zero(stage)))
     lines[-1].problems += finished.verify(job.store, job.environment)

@@ -114,8 +114,10 @@ def kill_driver(trial: Trial, place: Ground) -> str:
 
 def killed(trial: Trial, place: Ground, what: str) -> str:
     """Kill after a checkpoint was taken and before it is whole."""
+    place.job.reach(PHASE, 1)
+    victims = attacks.chosen(trial, place.job, what)
     place.job.reach(PHASE, 2 * INTERVAL)
     crawl(place)
-    attacks.attack(trial, place.job, what, PHASE)
+    attacks.strike(trial, place.job, what, PHASE, victims)
     place.proxy.rate = None
     return "a checkpoint was under way"

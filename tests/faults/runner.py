@@ -18,6 +18,7 @@ ENVIRONMENT = {
     "PYTHONPATH": str(ROOT),  # the workers take the code that stands here
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # else the workers wait for whatever else the machine does
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }

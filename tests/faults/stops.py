@@ -10,6 +10,7 @@ from tests.faults import attacks
 from tests.faults.cluster import RAY
 from tests.faults.job import ROOT, Job
 from tests.faults.kills import zero
+from tests.faults.material import STEPS
 from tests.faults.report import Line
 from tests.faults.trial import Case, Trial
 
@@ -42,7 +43,7 @@ def sigterm(trial: Trial, local: bool) -> Iterator[Line]:
     """SIGTERM to the driver: it ends in time, and the same command wastes nothing."""
     job = begun(trial, local=local)
     job.start()
-    attacks.wait_for(trial, job, PHASE, attacks.moment(trial, PHASE))
+    attacks.wait_for(trial, job, PHASE, trial.rng.randint(2, STEPS[PHASE] // 2))  # workers look for it twice a second
     job.struck("SIGTERM", PHASE)
     code, seconds = job.stop(GRACE)
     job.start()
@@ -115,8 +116,7 @@ def hang(trial: Trial) -> Iterator[Line]:
     """A worker that does not go on (SIGSTOP) is replaced."""
     job = begun(trial, "--compute.hang_timeout_s", "15")
     job.start()
-    attacks.wait_for(trial, job, PHASE, attacks.moment(trial, PHASE))
-    attacks.attack(trial, job, "hang", PHASE)
+    attacks.attack(trial, job, "hang", PHASE, attacks.moment(trial, PHASE))
     job.finish()
     yield from attacks.lines(trial, job, 1, trial.compare(job, *zero(1), phases=[PHASE]))
 

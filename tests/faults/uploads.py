@@ -29,13 +29,12 @@ def cases() -> list[Case]:
 
 
 def run(trial: Trial, what: str, window: Callable[[Path], bool]) -> Iterator[Line]:
-    """Kill `what` in such a moment after step 10 of a phase; the phases before are taken from the reference."""
+    """Kill `what` in such a moment of a phase; the phases before are taken from the reference."""
     job = trial.job(*zero(1), local=what == "driver")
     trial.seeded(job, ("dae", "contrastive"), *zero(1))
     job.start()
-    job.reach(PHASE, 10)
-    victims = processes.marked(job.mark) if what == "driver" else [attacks.chosen(trial, job)]
-    caught = catch(job, window, victims)
+    job.reach(PHASE, 5)
+    caught = catch(job, window, attacks.chosen(trial, job, what))
     job.struck(what, PHASE)
     still = not committed(caught)
     if what == "driver":

@@ -10,7 +10,7 @@ import pytest
 from tests.faults import chain, runner
 from tests.faults.report import Line
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")

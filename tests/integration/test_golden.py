@@ -11,7 +11,7 @@ import pytest
 from tests.unit import tiny_models
 from threephase_ray.results import Store
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(450)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(950)]
 GOLDEN = Path(__file__).parent.parent / "golden" / "losses.json"
 STEPS, BATCH = 20, 8
 VARIANTS: list[dict[str, Any]] = [
@@ -59,7 +59,7 @@ def played(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict[tuple[s
     case = {"config": config, "data": str(data_set.folder), "variants": VARIANTS, "ways": WAYS}
     (folder / "case.json").write_text(json.dumps(case))
     script = root / "tests" / "integration" / "replay.py"
-    done = subprocess.run([sys.executable, str(script), str(folder)], capture_output=True, text=True, cwd=root, check=False, timeout=420)
+    done = subprocess.run([sys.executable, str(script), str(folder)], capture_output=True, text=True, cwd=root, check=False, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     store = Store(str(folder / "store"), str(folder / "scratch"))
     return {
