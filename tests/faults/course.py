@@ -49,11 +49,18 @@ class Kill:
         begins = next((number for number, event in of_phase if number >= self.position and event["event"] in STARTS), len(events))
         done = last_step(events[:begins], self.phase)
         taken, whole = (last_step(events[:begins], self.phase, kind) for kind in ("checkpoint", "committed"))
-        in_flight = done - taken if taken > whole else 0
+        in_flight = _uploading(events[:begins], self.phase, whole) + (done - taken if taken > whole else 0)
         again = next((event for number, event in of_phase if number > begins and event["event"] == "step"), None)
         if again is None:
             return Cost(done, 0, in_flight, None)
         return Cost(done, done - (again["step"] - 1), in_flight, again["time"] - self.time)
+
+
+def _uploading(events: list[Event], phase: str, whole: int) -> int:
+    """Steps done between the moment a checkpoint was taken and its commit; the next one waits for that."""
+    marks = [(event["event"], event.get("phase"), event.get("step")) for event in events]
+    commit = marks.index(("committed", phase, whole)) if whole else 0
+    return max(0, last_step(events[:commit], phase) - whole)
 
 
 def resumed(events: list[Event], phase: str) -> list[int]:
