@@ -12,6 +12,8 @@ import pytest
 
 from tests.conftest import ROOT
 from threephase_ray import command, knobs
+from threephase_ray.config import Config
+from threephase_ray.sweeping import SweepConfig
 
 CODE = sorted(path for folder in ("threephase_ray", "jobs", "tests") for path in (ROOT / folder).rglob("*.py"))
 CONFIGS = sorted((ROOT / "jobs" / "configs").rglob("*.yaml"))
@@ -87,7 +89,8 @@ def test_configs_open_with_their_command_and_parse(path: Path) -> None:
     assert re.match(r"# python jobs/\w+\.py .*--config ", first)
     assert str(path.relative_to(ROOT)) in first
     # A preset may leave these to the file that it is combined with.
-    command.read([str(path)], ["--name", "name", "--data.train", "train.csv", "--encoder.path", "encoder"])
+    given = ["--name", "name", "--data.train", "train.csv", "--encoder.path", "encoder"]
+    command.read([str(path)], given, SweepConfig if path.parent.name == "sweeps" else Config)
 
 
 def test_there_are_configs() -> None:

@@ -8,9 +8,10 @@ import json
 import re
 import sys
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
@@ -31,6 +32,26 @@ class Knob(NamedTuple):
     values: str  # "number > 0, < 1"
     default: str  # as it stands in YAML
     meaning: str
+    type: Any  # what it takes, with its range
+    initial: Any = None  # the default itself
+    member: str = ""  # of a choice: the `name` with which alone the knob is there
+
+
+class Catalogue(NamedTuple):
+    """All that a configuration consists of, by dotted name."""
+
+    knobs: dict[str, Knob]
+    sections: dict[str, str]  # -> meaning
+    choices: dict[str, str]  # section -> default of the `name` that chooses between its members
+    mappings: dict[str, type[BaseModel]]  # knob whose keys are free -> what stands below each key
+
+
+@cache
+def catalogue(kind: type[BaseModel]) -> Catalogue:
+    """What a class of configurations consists of."""
+    every = {knob.name: knob for knob in knobs(kind)}
+    choices = {name.removesuffix(".name"): knob.default for name, knob in every.items() if name.endswith(".name")}
+    return Catalogue(every, sections(kind), choices, {name: found for name, knob in every.items() if (found := _entries(knob.type))})
 
 
 def knobs(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[Knob]:
@@ -38,13 +59,16 @@ def knobs(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[Knob]:
     for field_name, field in model.model_fields.items():
         name, members = f"{prefix}{field_name}", _sections(field.annotation)
         if not members:
-            yield Knob(name, _values(field), _default(field), field.description or "")
+            kind = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+            yield Knob(name, _values(field), _default(field), field.description or "", kind, field.default)
             continue
         if len(members) > 1:
-            names = [member.model_fields["name"].default for member in members]
-            yield Knob(f"{name}.name", _either(names), field.default.name, f"which {field.description}")
+            names = tuple(member.model_fields["name"].default for member in members)
+            yield Knob(f"{name}.name", _either(names), field.default.name, f"which {field.description}", Literal[names], field.default.name)
         for member in members:
-            yield from (knob for knob in knobs(member, f"{name}.") if len(members) == 1 or knob.name != f"{name}.name")
+            own = member.model_fields["name"].default if len(members) > 1 else ""
+            below = (knob for knob in knobs(member, f"{name}.") if not own or knob.name != f"{name}.name")
+            yield from (knob._replace(member=own) if own else knob for knob in below)
 
 
 def sections(model: type[BaseModel] = Config, prefix: str = "") -> dict[str, str]:
@@ -57,11 +81,6 @@ def sections(model: type[BaseModel] = Config, prefix: str = "") -> dict[str, str
     return found
 
 
-def choices() -> dict[str, str]:
-    """Section -> default of the `name` that chooses between its members."""
-    return {knob.name.removesuffix(".name"): knob.default for knob in knobs() if knob.name.endswith(".name")}
-
-
 def _sections(annotation: Any) -> list[type[BaseModel]]:
     """The sections that an annotation admits: none for a plain knob."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -69,6 +88,13 @@ def _sections(annotation: Any) -> list[type[BaseModel]]:
     if get_origin(annotation) in (Union, types.UnionType):
         return [section for part in get_args(annotation) for section in _sections(part)]
     return []
+
+
+def _entries(annotation: Any) -> type[BaseModel] | None:
+    """What stands below each key of a knob that is a mapping to sections; None for every other knob."""
+    bare = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    below = get_args(bare)[1] if get_origin(bare) is dict else None
+    return below if isinstance(below, type) and issubclass(below, BaseModel) else None
 
 
 def _values(field: FieldInfo) -> str:
@@ -83,6 +109,8 @@ def _kind(annotation: Any) -> str:
     """A type in words; that a knob may be empty is said by its meaning."""
     if annotation in KINDS:
         return KINDS[annotation]
+    if get_origin(annotation) is dict:
+        return "axes" if _entries(annotation) else "knob: value"  # a sweep's space is the one mapping to sections
     parts = [part for part in get_args(annotation) if part not in (type(None), ...)]
     if get_origin(annotation) is Literal:
         return _either(parts)
@@ -98,22 +126,31 @@ def _either(values: Sequence[Any]) -> str:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return REQUIRED
-    if isinstance(field.default, tuple):
-        return f"[{', '.join(field.default)}]"
-    if isinstance(field.default, bool) or field.default is None:
-        return json.dumps(field.default)
-    return str(field.default)
+    return _flow(field.default)
 
 
-def _by_section() -> dict[str, list[Knob]]:
+def _flow(value: Any) -> str:
+    """A default in YAML's flow style; of a section below a key only what is set."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_flow, value))}]"
+    if isinstance(value, BaseModel):
+        return _flow(value.model_dump(exclude_defaults=True))
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_flow(each)}' for key, each in value.items())}}}"
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    return f"{value:.4g}" if isinstance(value, float) and len(str(value)) > 10 else str(value)
+
+
+def _by_section(kind: type[BaseModel]) -> dict[str, list[Knob]]:
     """Dotted name of a section -> its own knobs; the first, '', holds those outside of any section."""
     grouped: dict[str, list[Knob]] = {}
-    for knob in knobs():
+    for knob in knobs(kind):
         grouped.setdefault(knob.name.rpartition(".")[0], []).append(knob)
     return grouped
 
 
-def help_text(description: str) -> str:
+def help_text(description: str, kind: type[BaseModel] = Config) -> str:
     """What --help prints: every knob with its values, default and meaning."""
     parser = argparse.ArgumentParser(
         description=f"{description} Later files win over earlier ones, flags over files. A list is written a,b; nothing is written null.",
@@ -124,8 +161,8 @@ def help_text(description: str) -> str:
     parser.add_argument("--help", action="store_true", help="print this and stop")
     parser.add_argument("--config", metavar="FILE", help="YAML file with knobs; may be given several times")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and the plan, and stop")
-    meanings = sections()
-    for section, members in _by_section().items():
+    meanings = sections(kind)
+    for section, members in _by_section(kind).items():
         group = parser.add_argument_group(section or "the run", meanings.get(section))
         for knob in members:
             default = "required" if knob.default == REQUIRED else f"default: {knob.default}"
@@ -133,10 +170,10 @@ def help_text(description: str) -> str:
     return parser.format_help()
 
 
-def table() -> str:
+def table(kind: type[BaseModel]) -> str:
     """The README's table of knobs: a line for each section, then its knobs."""
-    meanings, lines = sections(), ["| knob | values | default | meaning |", "|---|---|---|---|"]
-    for section, members in _by_section().items():
+    meanings, lines = sections(kind), ["| knob | values | default | meaning |", "|---|---|---|---|"]
+    for section, members in _by_section(kind).items():
         if section:
             lines.append(f"| **{section}** | | | **{meanings[section]}** |")
         lines += [f"| `{knob.name}` | {knob.values} | {knob.default} | {knob.meaning.replace('|', '/')} |" for knob in members]
@@ -145,9 +182,11 @@ def table() -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Write the table into a file, or with `--check` say whether it stands there already: exit code 0 or 1."""
+    from threephase_ray.sweeping import SweepConfig  # here, for only the table tells of every job's knobs at once
+
     path = Path(argv[-1])
     old = path.read_text(encoding="utf-8")
-    new = re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{table()}\n{END}", old, flags=re.DOTALL)
+    new = re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{table(SweepConfig)}\n{END}", old, flags=re.DOTALL)
     if "--check" in argv:
         print(f"{path}: the table of knobs is {'up to date' if new == old else 'not up to date: run `make readme`'}")
         return int(new != old)

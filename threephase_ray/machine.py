@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 def _digit(value: object) -> object:
@@ -32,6 +32,7 @@ class Compute(Section):
         1, description="worker processes, over all nodes; [least, most]: as many as the cluster has room for"
     )
     use_gpu: bool = Field(False, description="one GPU for each worker")
+    gpu_share: float = Field(1.0, gt=0, le=1, description="share of a GPU for each worker; below 1, trials of a sweep share GPUs")
     cpus_per_worker: float = Field(1.0, gt=0, description="CPUs that Ray reserves for each worker, also its thread count")
     zero_stage: Annotated[Literal["auto", 0, 1, 2, 3], BeforeValidator(_digit)] = Field(
         "auto", description="what DeepSpeed shards; auto: the lowest stage that fits the memory"
@@ -44,6 +45,12 @@ class Compute(Section):
     start_timeout_s: float = Field(120.0, gt=0, description="seconds to wait for the workers before giving up (exit code 4)")
     hang_timeout_s: float = Field(600.0, gt=0, description="seconds after which a worker that does not answer is replaced")
     max_failures: int = Field(3, ge=0, description="failures in a row, without a step saved in between, that are survived")
+
+    @model_validator(mode="after")
+    def _shares_no_gpu_with_itself(self) -> "Compute":
+        if self.gpu_share < 1 and self.most > 1:
+            raise ValueError("gpu_share: less than 1 needs workers: 1, since the workers of a group must not meet on a GPU")
+        return self
 
     @property
     def least(self) -> int:

@@ -41,9 +41,9 @@ def train(config: Config, dry_run: bool = False) -> None:
     with alone(store, run):
         results = finished_results(plan, store, run)
         if results is None:
-            store.storage.write(f"{run}/config.yaml", dump(plan.config).encode())
+            begin(plan, store, run)
             execute(plan, store, run)
-            results = collect(plan, store, run)
+            results = deliver(plan, store, run)
     show(results, f"{store.storage.uri}/{run}")
 
 
@@ -68,11 +68,9 @@ def alone(store: Store, run: str) -> Iterator[None]:
 
 
 def execute(plan: Outline, store: Store, run: str) -> None:
-    """Train the missing phases and predict the test split, in one launch of the workers; then export the models."""
+    """Train the missing phases and predict the test split, in one launch of the workers."""
     from threephase_ray.training.launch import launch  # here, so that a plan and a run that is done need no Ray
 
-    for stale in ("results.json", "model", "error.txt"):
-        store.storage.remove(f"{run}/{stale}")
     log = f"{run}/events.jsonl"
     work = Plan(
         config=plan.config.model_dump(mode="json"),
@@ -91,6 +89,23 @@ def execute(plan: Outline, store: Store, run: str) -> None:
     report({"event": "start"})
     with console.Follower(events.tail(store, log)).showing():
         launch(work, plan.config.compute, store, lambda: reached(plan, store), report)
+
+
+def deliver(plan: Outline, store: Store, run: str) -> dict[str, Any]:
+    """Of a run whose phases and tests are done: export the models, and write the results, which are returned."""
+    export_models(plan, store, run)
+    return collect(plan, store, run)
+
+
+def begin(plan: Outline, store: Store, run: str) -> None:
+    """Write the run's configuration, and remove what an earlier run of the name left."""
+    for stale in ("results.json", "model", "error.txt", "predictions.parquet", "baseline_predictions.parquet"):
+        store.storage.remove(f"{run}/{stale}")
+    store.storage.write(f"{run}/config.yaml", dump(plan.config).encode())
+
+
+def export_models(plan: Outline, store: Store, run: str) -> None:
+    """Encoder and classifier in stock formats."""
     finished = store.fetch(plan.chain[-1].job.result)
     tokenizer, length = plan.data.folder / "tokenizer", int(plan.data.facts["max_length"])
     models = store.place(f"{run}/model")

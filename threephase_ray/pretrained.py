@@ -5,6 +5,7 @@ import inspect
 import json
 import math
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +119,16 @@ def fingerprint(encoder: Encoder) -> str:
     """SHA-256 over the checkpoint's configuration and weights."""
     digest = hashlib.sha256(load_config(encoder).to_json_string().encode())
     for name in _weight_files(encoder):
-        with Path(name).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        facts = Path(name).stat()
+        digest.update(_content(name, facts.st_size, facts.st_mtime_ns))
     return digest.hexdigest()
+
+
+@cache
+def _content(name: str, size: int, changed: int) -> bytes:
+    """SHA-256 of a file, which many runs of a sweep ask for; `size` and time of its last change say whether it is still the same."""
+    with Path(name).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def parameter_count(encoder: Encoder) -> int:

@@ -25,10 +25,10 @@ def first_visits(rows: Ints) -> Ints:
     return np.column_stack([rows, np.zeros_like(rows)])
 
 
-def in_order(rows: int, batch: int) -> list[Ints]:
-    """Rows 0 ... `rows` - 1 in order, at most `batch` a step: for validation and test."""
-    visits = first_visits(np.arange(rows))
-    return [visits[start : start + batch] for start in range(0, rows, batch)]
+def in_order(rows: int | Ints, batch: int) -> list[Ints]:
+    """`rows`, or 0 ... `rows` - 1, in order, at most `batch` a step: for validation and test."""
+    visits = first_visits(np.arange(rows) if isinstance(rows, int) else rows)
+    return [visits[start : start + batch] for start in range(0, len(visits), batch)]
 
 
 def length_grouped(lengths: Ints, batch: int, seed: int, epoch: int, window: int = 32) -> list[Ints]:

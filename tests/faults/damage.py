@@ -18,14 +18,16 @@ from tests.faults.report import Line
 from tests.faults.trial import Case, Trial
 
 PHASE = "finetune"
-FILES = ("shards/best.safetensors", "manifest.json", "shards/rank-0.safetensors", "shards/rank-1.safetensors", "shards/course.json")
+SHARDS = ("shards/rank-0.safetensors", "shards/rank-1.safetensors")
+OTHERS = ("shards/best.safetensors", "manifest.json", "shards/course.json")
 MANY = ("--checkpoint.steps", "1", "--checkpoint.keep", "99")  # a checkpoint for each kind of damage
 KILL_AT = 48
 
 
 def cases() -> list[Case]:
     """Every kind of damage to every file; and pickles."""
-    return [Case("damage/files", 1000, partial(run, harm=every_file)), Case("damage/pickles", 1000, partial(run, harm=pickles))]
+    harms = {"shards": partial(every_file, SHARDS), "others": partial(every_file, OTHERS), "pickles": pickles}
+    return [Case(f"damage/{name}", 1000, partial(run, harm=harm)) for name, harm in harms.items()]
 
 
 def run(trial: Trial, harm: Callable[[list[Path], Path], dict[str, str]]) -> Iterator[Line]:
@@ -67,9 +69,9 @@ def checkpoints(job: Job) -> list[Path]:
     return sorted((path.parent for path in found), key=lambda path: path.name, reverse=True)
 
 
-def every_file(whole: list[Path], marker: Path) -> dict[str, str]:
+def every_file(files: tuple[str, ...], whole: list[Path], marker: Path) -> dict[str, str]:
     """Truncate, flip a bit of, and remove each file, in one checkpoint after another; what was done, by checkpoint."""
-    kinds = [(file, kind) for file in FILES for kind in (truncate, flip, Path.unlink)]
+    kinds = [(file, kind) for file in files for kind in (truncate, flip, Path.unlink)]
     harmed = {}
     for checkpoint, (file, kind) in zip(whole, kinds, strict=False):
         kind(checkpoint / file)

@@ -12,7 +12,7 @@ from tests.faults.trial import Case, Trial
 
 EXACT = ("--encoder.dropout", "0", "--finetune.head_dropout", "0")  # dropout is drawn by each worker for itself
 NEAR = 1e-5
-LONG = ("--finetune.steps", "400")  # time enough for Ray to notice that there is room again
+LONG = ("--finetune.steps", "1200")  # time enough for Ray to notice that there is room again
 
 
 def cases() -> list[Case]:

@@ -22,7 +22,6 @@ from threephase_ray.loader import DataSet
 from threephase_ray.results import Store
 from threephase_ray.training import worker
 from threephase_ray.training.plan import Desk, PhaseJob, Plan
-from threephase_ray.training.stop import Stop
 
 
 def play(folder: Path, rank: int, workers: int) -> None:
@@ -45,7 +44,7 @@ def train(folder: Path, case: dict[str, Any], data: DataSet, variant: dict[str, 
     config = Config(**merge(merge(case["config"], variant["knobs"]), compute))
     plan = Plan(config.model_dump(mode="json"), "unused", "runs/golden", way["stage"], way["engine"], [], [])
     store = Store(str(folder / "store"), str(folder / "scratch"))
-    desk = Desk(plan, config, store, data, torch.device("cpu"), Stop(store, plan.run), lambda event: None, lambda: b"")
+    desk = Desk(plan, config, store, data, torch.device("cpu"), lambda: False, lambda event: None, lambda: b"")
     worker.train_phase(PhaseJob(variant["phase"], "0" * 16, f"phases/{variant['name']}-{name(way)}", None), desk)
 
 

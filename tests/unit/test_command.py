@@ -2,15 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
 from threephase_ray import command
 from threephase_ray.config import Config, CosineRegression, SupervisedContrastive
 from threephase_ray.errors import ConfigError, DataError, JobError, ResourceError
 from threephase_ray.knobs import knobs
-from threephase_ray.machine import Section
+from threephase_ray.sweeping import SweepConfig
 
 LEAST = ["--name", "a", "--data.train", "a.csv", "--encoder.path", "e"]
 Write = Callable[[str], str]
@@ -115,61 +115,18 @@ def test_ways_to_name_a_file(write: Write, words: list[str]) -> None:
     assert [(config.name, dry_run) for config, dry_run in calls] == [("b", False)]
 
 
-def leaves(model: type[BaseModel], prefix: str = "") -> set[str]:
-    """Every knob's dotted name, from the JSON schema, which pydantic makes by itself."""
-    schema = model.model_json_schema()
-    found: set[str] = set()
-
-    def walk(node: dict[str, object], name: str) -> None:
-        members = [node, *node.get("anyOf", []), *node.get("oneOf", []), *node.get("allOf", [])]  # type: ignore[misc, attr-defined]
-        targets = [schema["$defs"][member["$ref"].split("/")[-1]] for member in members if "$ref" in member]
-        for target in targets or ([node] if "properties" in node else []):
-            for key, child in target["properties"].items():
-                walk(child, f"{name}.{key}".lstrip("."))
-        if not targets and "properties" not in node:
-            found.add(name)
-
-    walk(schema, prefix)
-    return found
-
-
-def test_knobs_are_all_there_and_none_twice() -> None:
-    names = [knob.name for knob in knobs()]
-    assert len(names) > 100
-    assert len(names) == len(set(names))
-    assert set(names) == leaves(Config)
-
-
-def test_every_knob_has_a_meaning_and_values() -> None:
-    assert not [knob.name for knob in knobs() if not knob.meaning or not knob.values or not knob.default]
-
-
-def test_knob_in_words() -> None:
-    class Example(Section):
-        """Not part of the configuration."""
-
-    table = {knob.name: knob for knob in knobs()}
-    assert not list(knobs(Example))
-    assert table["dae.noise_ratio"].values == "number > 0, < 1"
-    assert table["dae.decoder_layers"][1:3] == ("integer ≥ 1, ≤ 12", "1")
-    assert table["dae.clip"].default == "1.0"
-    assert table["finetune.freeze_encoder"][1:3] == ("true or false", "false")
-    assert table["phases"][1:3] == ("list of dae, contrastive, joint or finetune", "[dae, contrastive, finetune]")
-    assert table["contrastive.loss.name"][1:3] == ("supervised_contrastive or cosine_regression", "supervised_contrastive")
-    assert table["data.max_length"][1:3] == ("integer ≥ 8", "null")
-    assert table["name"].default == "required"
-
-
+@pytest.mark.parametrize("kind", [Config, SweepConfig])
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_lists_every_knob_with_meaning_and_default(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, flag: str
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, flag: str, kind: type[Config]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "400")
-    assert command.job(_fail, "What it does.", [flag, "--no-such-knob"]) == 0
+    assert command.job(_fail, "What it does.", [flag, "--no-such-knob"], kind=kind) == 0
     text = capsys.readouterr().out
     lines = [line.strip() for line in text.splitlines()]
     assert "What it does." in text
-    for knob in knobs():
+    assert ("--sweep.space <axes>" in text) == (kind is SweepConfig)
+    for knob in knobs(kind):
         at = lines.index(f"--{knob.name} <{knob.values}>")
         default = "required" if knob.default == "required" else f"default: {knob.default}"
         assert lines[at + 1] == f"{knob.meaning} ({default})"
@@ -218,3 +175,38 @@ def test_a_range_of_workers(given: str, least: int, most: int) -> None:
 def test_a_wrong_range_of_workers(given: str) -> None:
     with pytest.raises(ConfigError, match=r"compute"):
         read("--compute.workers", given)
+
+
+@pytest.mark.parametrize(
+    ("flags", "knobs", "same"),
+    [
+        ([], {}, []),
+        ([], {"seed": 3, "dae.noise_ratio": 0.2}, ["--seed", "3", "--dae.noise_ratio", "0.2"]),
+        ([], {"phases": ["dae", "finetune"]}, ["--phases", "dae,finetune"]),
+        ([], {"contrastive.loss.temperature": 0.5}, ["--contrastive.loss.temperature", "0.5"]),
+        (
+            ["--contrastive.loss.temperature", "0.5"],
+            {"contrastive.loss.name": "cosine_regression"},
+            ["--contrastive.loss.name", "cosine_regression"],
+        ),
+        (
+            ["--contrastive.loss.temperature", "0.5"],
+            {"contrastive.loss.pairs": "sampled", "contrastive.loss.name": "cosine_regression"},
+            ["--contrastive.loss.name", "cosine_regression", "--contrastive.loss.pairs", "sampled"],
+        ),
+        ([], {"baseline.epochs": 2}, ["--baseline.epochs", "2"]),
+        (["--baseline.epochs", "2"], {"baseline": None}, []),
+    ],
+)
+def test_knobs_laid_over_a_configuration(flags: list[str], knobs: dict[str, Any], same: list[str]) -> None:
+    base = read(*flags)
+    assert command.laid_over(base, knobs) == read(*same)
+    assert base == read(*flags)
+
+
+def test_wrong_knobs_laid_over_a_configuration() -> None:
+    with pytest.raises(ConfigError) as caught:
+        command.laid_over(read(), {"dae.noise_ration": 1, "seed": -1, "contrastive.loss.pairs": "batch"})
+    assert "dae.noise_ration: no such knob; did you mean dae.noise_ratio?" in str(caught.value)
+    assert "seed: Input should be greater than or equal to 0 (given: -1)" in str(caught.value)
+    assert "contrastive.loss.pairs: does not belong to the chosen contrastive.loss.name" in str(caught.value)

@@ -50,13 +50,32 @@ def test_a_line_that_was_cut_off_does_not_spoil_the_next(store: Store) -> None:
     assert steps(events.read(store, NAME)) == [1, 2]
 
 
+def test_what_a_killed_writer_could_not_copy_is_still_there(store: Store) -> None:
+    with events.Log(store, NAME) as log:
+        log.add({"event": "step", "step": 1})
+    with store.place(NAME).open("ab") as file:  # the machine's own file, ahead of an object store's
+        file.write(b'{"time": 2, "event": "step", "step": 2}\n')
+    with events.Log(store, NAME) as log:
+        log.add({"event": "step", "step": 3})
+    assert steps(events.read(store, NAME)) == [1, 2, 3]
+
+
+def test_another_machines_events_replace_old_ones_of_this_machine(store: Store) -> None:
+    with events.Log(store, NAME) as log:
+        log.add({"event": "step", "step": 1})
+    store.storage.write(NAME, b'{"time": 2, "event": "step", "step": 2}\n')
+    with events.Log(store, NAME) as log:
+        log.add({"event": "step", "step": 3})
+    assert steps(events.read(store, NAME)) == [2, 3]
+
+
 def test_no_file_holds_no_events(store: Store) -> None:
     assert events.read(store, NAME) == b""
     assert events.tail(store, NAME)() == b""
 
 
 def test_a_wish_to_stop_arrives_and_can_be_taken_back(store: Store) -> None:
-    with stop.Stop(store, "runs/a") as other, stop.Stop(store, "runs/b") as wish:
+    with stop.Stop(lambda: stop.asked(store, "runs/a")) as other, stop.Stop(lambda: stop.asked(store, "runs/b")) as wish:
         time.sleep(0.1)
         assert not wish.wanted()
         stop.ask(store, "runs/b")
@@ -66,6 +85,6 @@ def test_a_wish_to_stop_arrives_and_can_be_taken_back(store: Store) -> None:
         assert wish.wanted()
         assert not other.wanted()
     stop.forget(store, "runs/b")
-    with stop.Stop(store, "runs/b") as wish:
+    with stop.Stop(lambda: stop.asked(store, "runs/b")) as wish:
         time.sleep(0.1)
         assert not wish.wanted()

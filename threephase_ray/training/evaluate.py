@@ -45,15 +45,21 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 @torch.no_grad()
 def per_row(
-    function: Callable[[nn.Module, Batch], Tensor], phase: Phase, engine: Engine, device: torch.device, split: Split, size: int
+    function: Callable[[nn.Module, Batch], Tensor],
+    phase: Phase,
+    engine: Engine,
+    device: torch.device,
+    split: Split,
+    size: int,
+    rows: Ints | None = None,
 ) -> NDArray[np.float32]:
-    """`function`'s rows [n, c] for all rows of `split` in order, on every worker."""
+    """`function`'s rows [n, c] for `rows` of `split`, or all, in order, on every worker."""
     rank, workers = world()
     engine.train(False)
     parts = []
-    for step in sampling.in_order(len(split), size * workers):
+    for step in sampling.in_order(len(split) if rows is None else rows, size * workers):
         (visits,) = sampling.share(step, rank, workers, size)
-        rows = engine.apply(function, to_device(phase.collate(split, visits, step, -1), device)).float()
-        everyone = losses.gather(rows)
+        values = engine.apply(function, to_device(phase.collate(split, visits, step, -1), device)).float()
+        everyone = losses.gather(values)
         parts.append(everyone[: len(step)].cpu().numpy())
     return np.concatenate(parts)

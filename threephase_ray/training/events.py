@@ -81,9 +81,11 @@ class Log:
 
 
 def _copy_here(store: Store, name: str, path: Path) -> None:
-    """The object store's file as a local one; none where it has none."""
+    """The object store's file as a local one, unless that has more: what a killed writer of this node could not copy any more."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(read(store, name))
+    there = read(store, name)
+    if not path.exists() or not path.read_bytes().startswith(there):
+        path.write_bytes(there)
 
 
 def read(store: Store, name: str) -> bytes:

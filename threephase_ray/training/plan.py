@@ -1,7 +1,7 @@
 """What workers are told, and what they have at hand."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,7 +10,6 @@ from threephase_ray.config import Config
 from threephase_ray.loader import DataSet
 from threephase_ray.results import Store
 from threephase_ray.training.loop import Report
-from threephase_ray.training.stop import Stop
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,14 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """What the embeddings of a finished phase are worth on validation: `model` its name in the store, `result` the file to write."""
+
+    model: str
+    result: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """All that workers are told, as plain JSON, so that a run can be replayed anywhere."""
 
@@ -43,6 +50,7 @@ class Plan:
     engine: str  # "deepspeed" or "plain"
     phases: list[dict[str, Any]]
     tests: list[dict[str, Any]]
+    probes: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,6 @@ class Desk:
     store: Store
     data: DataSet
     device: torch.device
-    stop: Stop
+    stop: Callable[[], bool]  # whether to save and stop
     report: Report
     past: Callable[[], bytes]  # the events so far

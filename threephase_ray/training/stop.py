@@ -1,6 +1,7 @@
-"""A wish to stop, on its way from the driver to the workers through the store."""
+"""A wish to stop, on its way from the driver to the workers."""
 
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
 from threephase_ray.errors import JobError
@@ -15,7 +16,7 @@ def _name(run: str) -> str:
 
 
 def ask(store: Store, run: str) -> None:
-    """Ask the workers of `run` to save and stop."""
+    """Ask the workers of `run` to save and stop, through the store."""
     store.storage.write(_name(run), b"")
 
 
@@ -24,12 +25,17 @@ def forget(store: Store, run: str) -> None:
     store.storage.remove(_name(run))
 
 
+def asked(store: Store, run: str) -> bool:
+    """Whether the workers of `run` are asked to stop."""
+    return bool(store.storage.sizes(_name(run)))
+
+
 class Stop:
     """Looks for the wish, on rank 0, for as long as the block lasts."""
 
-    def __init__(self, store: Store, run: str) -> None:
-        """`run` is the run's name in the store."""
-        self._store, self._run = store, run
+    def __init__(self, look: Callable[[], bool]) -> None:
+        """`look` says whether there is one; where it raises a JobError it is asked again."""
+        self._ask = look
         self._wanted, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
@@ -38,10 +44,10 @@ class Stop:
         return self._wanted.is_set()
 
     def _look(self) -> None:
-        """Look now and then; a store that does not answer is asked again."""
+        """Look now and then."""
         while not self._wanted.is_set() and not self._over.wait(_SECONDS):
             try:
-                if self._store.storage.sizes(_name(self._run)):
+                if self._ask():
                     self._wanted.set()
             except JobError:
                 continue

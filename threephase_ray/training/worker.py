@@ -1,8 +1,7 @@
-"""What every worker does: the phases of a plan one after another, then the test split. It needs a process group, but no Ray."""
+"""What every worker does: a plan's phases one after another, probes, then the test split. It needs a process group, but no Ray."""
 
 import contextlib
 import json
-import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,30 +16,39 @@ from threephase_ray.config import Config
 from threephase_ray.loader import DataSet
 from threephase_ray.phases.spec import Phase
 from threephase_ray.results import Store
-from threephase_ray.training import accounting, evaluate, events, loop
+from threephase_ray.training import accounting, evaluate, events, loop, peak
 from threephase_ray.training.engine import DeepSpeedEngine, Engine, PlainEngine, Settings, world
 from threephase_ray.training.keeper import Keeper
-from threephase_ray.training.plan import Desk, PhaseJob, Plan, Prediction
-from threephase_ray.training.stop import Stop
+from threephase_ray.training.plan import Desk, PhaseJob, Plan, Prediction, Probe
+from threephase_ray.training.probing import probe
+from threephase_ray.training.stop import Stop, asked
 from threephase_ray.training.testing import predict_test
 from threephase_ray.training.together import everyone, first
 from threephase_ray.training.turn import Turn
 
 
 def work(plan: Plan, device: torch.device) -> bool:
-    """Do the plan's phases, then its tests, on `device`; false if a stop was asked for before all was done. Every worker calls it."""
+    """Do a run's plan on `device`; false if a stop was asked for before all was done. Every worker calls it."""
+    config = Config(**plan.config)
+    store = Store(config.store, config.scratch)
+    with _log(store, plan) as (report, past), Stop(lambda: asked(store, plan.run)) as stop:
+        return perform(plan, device, report, past, stop.wanted)
+
+
+def perform(plan: Plan, device: torch.device, report: loop.Report, past: Callable[[], bytes], stop: Callable[[], bool]) -> bool:
+    """The plan's phases, probes and tests; `report` and `past`: where its events go and come from, on rank 0; see `work`."""
     pretrained.quiet()
     config = Config(**plan.config)
     store = Store(config.store, config.scratch)
-    data = DataSet(store.fetch(plan.data))
-    with _log(store, plan) as (report, past), Stop(store, plan.run) as stop:
-        desk = Desk(plan, config, store, data, device, stop, report, past)
-        for job in plan.phases:
-            if not train_phase(PhaseJob(**job), desk):
-                report({"event": "stopped"})
-                return False
-        for test in plan.tests:
-            predict_test(Prediction(**test), desk)
+    desk = Desk(plan, config, store, DataSet(store.fetch(plan.data)), device, stop, report, past)
+    for job in plan.phases:
+        if not train_phase(PhaseJob(**job), desk):
+            report({"event": "stopped"})
+            return False
+    for job in plan.probes:
+        probe(Probe(**job), desk)
+    for job in plan.tests:
+        predict_test(Prediction(**job), desk)
     return True
 
 
@@ -50,9 +58,7 @@ def train_phase(job: PhaseJob, desk: Desk) -> bool:
         if turn.done:
             return True
         desk.report({"event": "phase", "phase": job.name, "key": job.key, "workers": world()[1], "stage": desk.plan.stage})
-        keeper = Keeper(
-            desk.store, Path(job.result).name, desk.config.checkpoint, turn.lock, _named(desk.report, job.name), desk.stop.wanted
-        )
+        keeper = Keeper(desk.store, Path(job.result).name, desk.config.checkpoint, turn.lock, _named(desk.report, job.name), desk.stop)
         finished = False
         try:
             finished = _train(job, desk, turn, keeper)
@@ -63,29 +69,34 @@ def train_phase(job: PhaseJob, desk: Desk) -> bool:
 
 def _train(job: PhaseJob, desk: Desk, turn: Turn, keeper: Keeper) -> bool:
     """Train the phase while the turn is this worker group's."""
+    peak.reset(desk.device)
     torch.manual_seed(int(job.key, 16) % 2**31 + world()[0])
     phase, report = phases.build(job.name, desk.config, desk.data), _named(desk.report, job.name)
     model = _model(phase, job, desk)
-    engine = _engine(phase, model, desk)
-    if phase.fit is None:
-        course = keeper.restore(engine)
-        report({"event": "resume", "step": course.step, "steps": course.steps})
-        _account(desk, job, -2)
-        setting = loop.Setting(
-            job.name, phase, engine, model, desk.device, desk.config.compute.micro_batch, report, keeper, desk.config.skip_nonfinite
-        )
-        if not loop.train(setting, course):
-            report({"event": "saved", "step": course.step, "steps": course.steps})
+    with contextlib.closing(_engine(phase, model, desk)) as engine:
+        course = _course(job, phase, engine, model, desk, keeper)
+        if course is None:
             return False
-    else:
-        course = _fit(phase, engine, model, desk)
-    figures = _figures(engine, model, desk) | {"phase": phase.name, "key": job.key, "stage": desk.plan.stage, "engine": desk.plan.engine}
-    weights = course.weights
-    engine.close()
-    first(lambda: _commit(job, desk, turn, phase.hand_over(model), weights, course.state() | figures))
+        figures = _figures(engine, model, desk) | {"phase": phase.name, "key": job.key}
+    first(lambda: _commit(job, desk, turn, phase.hand_over(model), course.weights, course.state() | figures))
     report({"event": "phase_end", "key": job.key, "steps": course.steps, **course.scores})
     _account(desk, job, -1)
     return True
+
+
+def _course(job: PhaseJob, phase: Phase, engine: Engine, model: nn.Module, desk: Desk, keeper: Keeper) -> loop.Course | None:
+    """The whole course of the phase; None if a stop was asked for before its end."""
+    if phase.fit is not None:
+        return _fit(phase, engine, model, desk)
+    report, course = _named(desk.report, job.name), keeper.restore(engine)
+    report({"event": "resume", "step": course.step, "steps": course.steps, "validations": course.validations})
+    _account(desk, job, -2)
+    compute = desk.config.compute
+    setting = loop.Setting(job.name, phase, engine, model, desk.device, compute.micro_batch, report, keeper, desk.config.skip_nonfinite)
+    if loop.train(setting, course):
+        return course
+    report({"event": "saved", "step": course.step, "steps": course.steps})
+    return None
 
 
 def _commit(job: PhaseJob, desk: Desk, turn: Turn, model: nn.Module, weights: dict[str, Tensor], figures: dict[str, Any]) -> None:
@@ -159,9 +170,10 @@ def _fit(phase: Phase, engine: Engine, model: nn.Module, desk: Desk) -> loop.Cou
 def _figures(engine: Engine, model: nn.Module, desk: Desk) -> dict[str, Any]:
     """Size of a phase: memory, parameters, and each worker's bytes as the engine holds them."""
     held = everyone(engine.memory())
-    gpu = desk.device.type == "cuda"
     return {
-        "peak_memory": torch.cuda.max_memory_allocated(desk.device) if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "stage": desk.plan.stage,
+        "engine": desk.plan.engine,
+        "peak_memory": peak.memory(desk.device),
         "parameters": sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in model.parameters()),
         "workers": len(held),
         "held_bytes": held,

@@ -1,0 +1,1 @@
+"""Sweeps: many trials over the same phases, each phase trained once."""

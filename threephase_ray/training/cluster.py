@@ -1,0 +1,70 @@
+"""The Ray cluster: the one that is there or one of our own, and its room for workers."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+
+import ray
+from ray.util.placement_group import placement_group, remove_placement_group
+
+from threephase_ray.errors import ResourceError
+from threephase_ray.machine import Compute
+
+
+@contextlib.contextmanager
+def cluster() -> Iterator[None]:
+    """The cluster that is there (RAY_ADDRESS, or a Ray job's own), or one on this machine for as long as the work lasts."""
+    if ray.is_initialized():
+        yield
+        return
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(log_to_driver=False)
+    else:
+        ray.init(address="local", include_dashboard=False, log_to_driver=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def asked(compute: Compute) -> dict[str, float]:
+    """What Ray reserves for each worker."""
+    return {"CPU": compute.cpus_per_worker} | ({"GPU": compute.gpu_share} if compute.use_gpu else {})
+
+
+def wait_for(compute: Compute) -> None:
+    """Wait until the cluster's nodes could hold all workers at once, for an autoscaler may be bringing them.
+
+    Raises:
+        ResourceError: they could not after `compute.start_timeout_s`.
+    """
+    if room(asked(compute)) >= compute.least:
+        return
+    if "RAY_ADDRESS" not in os.environ:
+        raise _too_little(compute)
+    deadline = time.monotonic() + compute.start_timeout_s
+    demand = placement_group([asked(compute)] * compute.least)  # what waits for room is what an autoscaler looks at
+    try:
+        while room(asked(compute)) < compute.least:
+            if time.monotonic() > deadline:
+                raise _too_little(compute)
+            time.sleep(1.0)
+    finally:
+        remove_placement_group(demand)
+
+
+def _too_little(compute: Compute) -> ResourceError:
+    """Says what was asked, and what there is."""
+    has = {name: round(amount, 1) for name, amount in ray.cluster_resources().items() if name in ("CPU", "GPU")}
+    return ResourceError(
+        f"compute.workers: {compute.least} workers with {asked(compute)} each do not fit; there is room for {room(asked(compute))}\n"
+        f"  the cluster has {has} on {len(ray.nodes())} node(s)\n"
+        "  lower compute.workers or compute.cpus_per_worker, or add nodes"
+    )
+
+
+def room(needs: dict[str, float]) -> int:
+    """How many workers the nodes can hold, each worker whole on one node."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(int(min(node.get(name, 0.0) / amount for name, amount in needs.items())) for node in alive)
