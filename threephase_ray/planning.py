@@ -75,12 +75,6 @@ def prepare(config: Config) -> DataSet:
     return made
 
 
-def data_name(config: Config) -> str:
-    """The name in the store of the configuration's data set, which may not be there yet."""
-    tokenizer, limit = pretrained.load_tokenizer(config.encoder)
-    return data.plan(config.data, tokenizer, limit, config.seed).name
-
-
 def preview(config: Config) -> None:
     """Say what would be read, and whether the store has the data set."""
     tokenizer, limit = pretrained.load_tokenizer(config.encoder)

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from threephase_ray import pipeline, planning, results
+from threephase_ray import data, pipeline, planning, pretrained, results
 from threephase_ray.config import Config
 from threephase_ray.loader import DataSet
 from threephase_ray.planning import Outline
@@ -31,7 +31,8 @@ class Planner:
         planning.check(config)
         source = json.dumps([config.data.model_dump(mode="json"), config.encoder.model_dump(mode="json"), config.seed])
         if source not in self._names:
-            self._names[source] = planning.data_name(config)
+            tokenizer, limit = pretrained.load_tokenizer(config.encoder)
+            self._names[source] = data.plan(config.data, tokenizer, limit, config.seed).name
         if (name := self._names[source]) not in self._sets:
             self._sets[name] = planning.prepare(config)
         return planning.outline(config, self._sets[name])
