@@ -11,5 +11,6 @@ sigterm     SIGTERM to the driver and `ray job stop`: nothing is wasted
 infeasible  more workers than there is room for
 hang        a worker that is stopped
 nonfinite   a loss that is no number
+sweeps      27 trials against 27 alone; driver killed ten times; trials stopped; a node lost
 chain       nearly all of it in one run, as `make test` does it
 """

@@ -8,11 +8,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.faults import chain, damage, elastic, kills, objects, report, stops, twice, uploads
+from tests.faults import chain, damage, elastic, kills, objects, report, stops, sweeps, twice, uploads
 from tests.faults.runner import open_bench, perform
 from tests.faults.trial import Case
 
-MODULES = (kills, uploads, objects, elastic, damage, twice, stops, chain)
+MODULES = (kills, uploads, objects, elastic, damage, twice, stops, sweeps, chain)
 
 
 def arguments() -> argparse.Namespace:

@@ -55,6 +55,7 @@ class Cluster:
 
     def __init__(self, word: str, places: tuple[network.Place, network.Place], folder: Path, environment: dict[str, str]) -> None:
         """Nothing runs yet."""
+        self.has_dashboard = True
         self.kind = "one address" if places[0] == places[1] else "two namespaces"
         self.place, self._port, self._dashboard, self._folder = places[0], free_port(), free_port(), folder
         self.a, self.b = (Node(f"{word}-{side}", place, folder / side, environment) for side, place in zip("ab", places, strict=True))
@@ -72,7 +73,8 @@ class Cluster:
     def start(self) -> None:
         """Start both nodes."""
         host, client = f"--dashboard-host={self.place.address}", f"--ray-client-server-port={free_port()}"
-        self.a.start("--head", f"--port={self._port}", f"--dashboard-port={self._dashboard}", host, client)
+        board = f"--include-dashboard={str(self.has_dashboard).lower()}"
+        self.a.start("--head", f"--port={self._port}", f"--dashboard-port={self._dashboard}", host, client, board)
         Limit(START).until(self._listens, f"the head at {self.address}", SLOWLY)
         self.start_b()
 
@@ -100,11 +102,12 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def running(folder: Path, environment: dict[str, str]) -> Iterator[Cluster]:
+def running(folder: Path, environment: dict[str, str], dashboard: bool = True) -> Iterator[Cluster]:
     """A cluster for as long as the block lasts; its records lie in `folder`, whose path must be short."""
     number = next(COUNT)
     with network.places(f"tpr{number}-{os.getpid()}") as places:
         cluster = Cluster(f"tpr{number}-{os.getpid()}", places, folder / f"c{number}", environment | QUICK)
+        cluster.has_dashboard = dashboard
         (folder / f"c{number}").mkdir(parents=True)
         try:
             cluster.start()

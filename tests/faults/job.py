@@ -23,6 +23,8 @@ class Unexpected(AssertionError):
 class Job:
     """A run by its store and name. Without a cluster each driver starts Ray for itself."""
 
+    script = "train.py"
+
     def __init__(self, folder: Path, config: Path, environment: dict[str, str], cluster: Cluster | None, limit: Limit) -> None:
         """Logs, scratch and, if `store` is not changed, the store lie in `folder`."""
         self.folder, self.config, self.cluster, self.limit = folder, config, cluster, limit
@@ -36,7 +38,7 @@ class Job:
     @property
     def command(self) -> list[str]:
         """What is started, each time."""
-        words = [sys.executable, str(ROOT / "jobs" / "train.py"), "--config", str(self.config), "--store", self.store]
+        words = [sys.executable, str(ROOT / "jobs" / self.script), "--config", str(self.config), "--store", self.store]
         return [*words, "--scratch", str(self.folder / "scratch"), "--name", self.name, *self.flags]
 
     def start(self) -> None:

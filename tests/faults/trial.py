@@ -72,10 +72,10 @@ class Trial:
         """The cluster of two nodes."""
         return self.bench.cluster()
 
-    def job(self, *flags: str, local: bool = False, name: str = "") -> Job:
+    def job(self, *flags: str, local: bool = False, name: str = "", kind: type[Job] = Job) -> Job:
         """A run with a store of its own."""
         cluster = None if local else self.cluster
-        job = Job(self.folder / name, self.bench.config, self.bench.environment, cluster, self.limit)
+        job = kind(self.folder / name, self.bench.config, self.bench.environment, cluster, self.limit)
         job.flags = list(flags)
         self._jobs.append(job)
         return job

@@ -135,7 +135,7 @@ class _Line:
 
     def take(self) -> dict[str, Any] | None:
         """See `Foreman`."""
-        plan: dict[str, Any] | None = ray.get(self._foreman.take.remote(self._group))
+        plan: dict[str, Any] | None = ray.get(self._foreman.take.remote(self._group, ray.util.get_node_ip_address()))
         return plan
 
     def tell(self, event: Event) -> None:

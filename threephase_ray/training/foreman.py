@@ -120,15 +120,15 @@ class Foreman:
 
     # -- a worker group's side
 
-    def take(self, group: int) -> dict[str, Any] | None:
-        """A plan to work on; empty: ask again; None: there is no more work."""
+    def take(self, group: int, node: str) -> dict[str, Any] | None:
+        """A plan to work on; empty: ask again; None: there is no more work. `node`: address of the group's first worker."""
         if self._over:
             return None
         if group not in self._finished:
             self._finished[group] = 0
             seconds = time.time() - self._groups[group]
             self._starting += seconds
-            self._record({"time": time.time(), "event": "group", "group": group, "seconds": seconds})
+            self._record({"time": time.time(), "event": "group", "group": group, "node": node, "seconds": seconds})
         number, task = next(self._choices(), (-1, None))
         if task is None:
             return {}

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,7 @@ def train_phase(job: PhaseJob, desk: Desk) -> bool:
 def _train(job: PhaseJob, desk: Desk, turn: Turn, keeper: Keeper) -> bool:
     """Train the phase while the turn is this worker group's."""
     peak.reset(desk.device)
+    began = time.process_time()
     torch.manual_seed(int(job.key, 16) % 2**31 + world()[0])
     phase, report = phases.build(job.name, desk.config, desk.data), _named(desk.report, job.name)
     model = _model(phase, job, desk)
@@ -77,7 +79,8 @@ def _train(job: PhaseJob, desk: Desk, turn: Turn, keeper: Keeper) -> bool:
         course = _course(job, phase, engine, model, desk, keeper)
         if course is None:
             return False
-        figures = _figures(engine, model, desk) | {"phase": phase.name, "key": job.key}
+        cpu = sum(everyone(time.process_time() - began))  # of this attempt
+        figures = _figures(engine, model, desk) | {"phase": phase.name, "key": job.key, "cpu_seconds": cpu}
     first(lambda: _commit(job, desk, turn, phase.hand_over(model), course.weights, course.state() | figures))
     report({"event": "phase_end", "key": job.key, "steps": course.steps, **course.scores})
     _account(desk, job, -1)
