@@ -36,9 +36,11 @@ class Conductor:
     def __init__(self, sweep: Sweep, space: Space, search: Search, journal: Journal, crew: Foreman, run: str, planner: Planner) -> None:
         """`run`: the sweep's folder in the store. Goes on from wherever the journal stands."""
         self.journal, self.halted = journal, ""
+        self.error: JobError | None = None
         self._sweep, self._space, self._search, self._crew = sweep, space, search, crew
         self._run, self._planner, self._began = run, planner, time.monotonic()
-        self._places = 1 if crew.groups == 1 else 2 * crew.groups  # some wait for a phase that another trial has in hand
+        self._places = 1 if crew.groups == 1 else crew.groups + 1  # one may wait for a phase that another trial has in hand
+        self._stops = sweep.asha is not None or sweep.halving is not None
         self._chains: dict[int, list[Item]] = {}
         self._judge: Judge | None = None
         self._running: set[int] = set()
@@ -101,8 +103,10 @@ class Conductor:
         if limits.worker_hours is not None and self._crew.ask("status")["worker_seconds"] >= 3600 * limits.worker_hours:
             self.halt(f"sweep.limits.worker_hours: {limits.worker_hours:g} hours of workers are spent")
 
-    def halt(self, reason: str) -> None:
-        """Save everything and end."""
+    def halt(self, reason: str | JobError) -> None:
+        """Save everything and end; an error is kept for the end."""
+        if isinstance(reason, JobError):
+            self.error, reason = reason, str(reason).splitlines()[0]
         if not self.halted:
             self.halted = reason
             self._crew.halt()
@@ -132,7 +136,7 @@ class Conductor:
     def _enter(self, number: int, chain: list[Item]) -> None:
         """Hand a trial to the foreman."""
         self._chains[number] = chain
-        self._crew.enter(number, chain, True)
+        self._crew.enter(number, chain, self._stops)  # else its phases may be trained ahead of its turn
         if self._judge is None:
             self._judge = Judge(self._sweep, chains.begin(chain), chains.end(chain))
             for earlier, mark in self.journal.marks:

@@ -99,13 +99,22 @@ def work(config: SweepConfig, space: Space, planner: Planner, journal: Journal, 
             attend(conductor, crew, wish, board)
         if not conductor.halted:
             retrain(config, space, planner, journal, crew, store, wish)
-        starts = crew.ask("status")["start_seconds"]
-        console.console.print(f"starting {crew.groups} worker group(s) took {starts:.0f} worker seconds", highlight=False)
+        tell_of_starts(crew)
     if came:
         raise signals.Stopped("stopped as asked: all is saved\n  run the same command again to go on from there", came[0])
     if conductor.halted:
         console.console.print(f"ended early: {conductor.halted}; run the same command with another limit to go on", highlight=False)
+    elif all(trial.status == "failed" for trial in journal.trials.values()):
+        raise JobError(f"every trial failed, the last one so: {list(journal.trials.values())[-1].reason}\n  see {folder}/events.jsonl")
     journal.finish(asked(config))
+
+
+def tell_of_starts(crew: "Crew") -> None:
+    """What starting the worker groups cost, against what they worked."""
+    status = crew.ask("status")
+    starts, spent = status["start_seconds"], status["worker_seconds"]
+    share = f", {starts / (starts + spent):.0%} of all" if spent else ""
+    console.console.print(f"{crew.groups} worker group(s) started in {starts:.0f} worker seconds{share}", highlight=False)
 
 
 def attend(conductor: Conductor, crew: "Crew", wish: threading.Event, board: Board) -> None:
@@ -120,11 +129,11 @@ def attend(conductor: Conductor, crew: "Crew", wish: threading.Event, board: Boa
             if wish.is_set():
                 conductor.halt("stopped as asked")
             if problem := crew.problem():
-                conductor.halt(str(problem).splitlines()[0])
+                conductor.halt(problem)
         trials.result()
     board.update(list(conductor.journal.trials.values()))
-    if problem := crew.problem():
-        raise problem
+    if conductor.error is not None:
+        raise conductor.error
 
 
 def retrain(

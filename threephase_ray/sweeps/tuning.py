@@ -14,6 +14,8 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
+from threephase_ray.errors import JobError
+
 _SHORTEST, _LONGEST = 0.02, 0.5  # seconds between two questions for news
 _RETRIES = 3  # of a trial's actor
 _QUIET = {
@@ -37,6 +39,9 @@ class Conductor(Protocol):
 
     def judge(self, number: int, news: dict[str, Any]) -> str:
         """What becomes of a trial upon its news."""
+
+    def halt(self, reason: str | JobError) -> None:
+        """End all."""
 
 
 class Waiting(tune.Trainable):
@@ -79,7 +84,11 @@ class _Searcher(_Ours, Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The next one, none for now, or no more."""
-        number = self._conductor.next()
+        number = None
+        try:
+            number = self._conductor.next()
+        except JobError as error:
+            self._conductor.halt(error)
         if number is not None:
             return {"number": number}
         return None if self._conductor.has_more else Searcher.FINISHED
@@ -99,19 +108,26 @@ class _Scheduler(_Ours, FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Go on or stop; a trial that pauses comes again later, as one of the searcher's."""
-        goes_on = self._conductor.judge(trial.config["number"], json.loads(result["news"])) == "go on"
-        return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
+        return TrialScheduler.CONTINUE if self._judge(trial, json.loads(result["news"])) == "go on" else TrialScheduler.STOP
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """A trial that ended by itself; of one that was stopped the conductor knows."""
         news = json.loads(result["news"])
         if news["kind"] != "mark":
-            self._conductor.judge(trial.config["number"], news)
+            self._judge(trial, news)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """The thin actor itself failed, again and again."""
         reason = "the process that waits for its news failed"
-        self._conductor.judge(trial.config["number"], {"kind": "failed", "reason": reason, "cost": 0.0, "alone": 0.0, "reused": []})
+        self._judge(trial, {"kind": "failed", "reason": reason, "cost": 0.0, "alone": 0.0, "reused": []})
+
+    def _judge(self, trial: Trial, news: dict[str, Any]) -> str:
+        """Ask the conductor; when it cannot note its answer all ends."""
+        try:
+            return self._conductor.judge(trial.config["number"], news)
+        except JobError as error:
+            self._conductor.halt(error)
+            return "stop"
 
 
 class _Stopper(_Ours, Stopper):

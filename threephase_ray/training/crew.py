@@ -13,8 +13,7 @@ from threephase_ray.errors import JobError
 from threephase_ray.machine import Compute
 from threephase_ray.results import Store
 from threephase_ray.storage import StoreError
-from threephase_ray.training import fit, shift
-from threephase_ray.training.accounting import Event
+from threephase_ray.training import entry, fit, shift
 from threephase_ray.training.cluster import asked, room, wait_for
 from threephase_ray.training.launch import back_off
 from threephase_ray.training.office import Office
@@ -104,7 +103,7 @@ class Crew:
             group = place + self.groups * life
             self.ask("sent_for", group)
             settings = {"group": group, "foreman": self.foreman, "cpus": self.compute.cpus_per_worker}
-            error = fit.fit(_on_worker, settings, self.compute, str(self._store.place(f"{self._folder}/ray")))
+            error = fit.fit(entry.shift, settings, self.compute, str(self._store.place(f"{self._folder}/ray")))
             self._running.discard(place)
             if error is None or self._over.is_set():
                 return
@@ -125,45 +124,3 @@ class Crew:
                     return True
             self._over.wait(_SECONDS)
         return False
-
-
-class _Line:
-    """A group's line to the foreman, see `shift.Line`."""
-
-    def __init__(self, group: int, foreman: Any) -> None:
-        self._group, self._foreman = group, foreman
-
-    def take(self) -> dict[str, Any] | None:
-        """See `Foreman`."""
-        plan: dict[str, Any] | None = ray.get(self._foreman.take.remote(self._group, ray.util.get_node_ip_address()))
-        return plan
-
-    def tell(self, event: Event) -> None:
-        """Send it on its way; what one process sends arrives in order."""
-        self._foreman.tell.remote(self._group, event)
-
-    def past(self) -> list[Event]:
-        """See `Foreman`."""
-        found: list[Event] = ray.get(self._foreman.past.remote(self._group))
-        return found
-
-    def unwanted(self) -> bool:
-        """See `Foreman`."""
-        return bool(ray.get(self._foreman.unwanted.remote(self._group)))
-
-    def done(self, figures: dict[str, Any]) -> None:
-        """See `Foreman`."""
-        ray.get(self._foreman.done.remote(self._group, figures))
-
-    def stopped(self) -> None:
-        """See `Foreman`."""
-        ray.get(self._foreman.stopped.remote(self._group))
-
-    def failed(self, reason: str) -> None:
-        """See `Foreman`."""
-        ray.get(self._foreman.failed.remote(self._group, reason))
-
-
-def _on_worker(settings: dict[str, Any]) -> None:
-    """Entry point of each Ray Train worker."""
-    shift.work(_Line(settings["group"], settings["foreman"]), fit.device(settings["cpus"]))

@@ -9,7 +9,9 @@ from types import TracebackType
 from typing import Any
 
 from threephase_ray.errors import JobError
+from threephase_ray.folder import explain
 from threephase_ray.results import Store
+from threephase_ray.storage import StoreError
 
 _SECONDS = 2.0  # between two looks at, or copies to, an object store
 
@@ -33,10 +35,14 @@ class Log:
             self._thread.start()
 
     def add(self, event: dict[str, Any]) -> None:
-        """Append an event with the time."""
+        """Append an event with the time; StoreError where the disk does not take it."""
+        line = json.dumps({"time": time.time(), **event}).encode() + b"\n"
         with self._lock:
-            self._file.write(json.dumps({"time": time.time(), **event}).encode() + b"\n")
-            self._file.flush()
+            try:
+                self._file.write(line)
+                self._file.flush()
+            except OSError as error:
+                raise StoreError(explain(error, str(self._path))) from error
             self._news = True
 
     def past(self) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from threephase_ray.errors import JobError, ResourceError
 from threephase_ray.machine import Compute
@@ -64,15 +64,6 @@ def _scaling(compute: Compute) -> ScalingConfig:
     elastic = {"elastic_resize_monitor_interval_s": _RESIZE_SECONDS} if compute.least < compute.most else {}
     count = (compute.least, compute.most) if elastic else compute.most
     return ScalingConfig(num_workers=count, use_gpu=compute.use_gpu, resources_per_worker=asked(compute), **elastic)  # type: ignore[arg-type]
-
-
-def device(cpus: float) -> torch.device:
-    """This worker's device, and no more threads than it has CPUs."""
-    found = get_device()
-    if found.type == "cuda":
-        torch.cuda.set_device(found)
-    torch.set_num_threads(max(1, int(cpus)))
-    return found
 
 
 def worker_environment(compute: Compute) -> dict[str, str]:

@@ -8,10 +8,9 @@ from typing import Any
 
 from threephase_ray.machine import Compute
 from threephase_ray.results import Store
-from threephase_ray.training import fit, signals, stop
+from threephase_ray.training import entry, fit, signals, stop
 from threephase_ray.training.cluster import cluster, wait_for
 from threephase_ray.training.plan import Plan
-from threephase_ray.training.worker import work
 
 Report = Callable[[dict[str, Any]], None]
 _LONGEST_PAUSE = 60.0  # seconds between two attempts at most; the first pause is a second, the next twice as long
@@ -57,9 +56,4 @@ def back_off(failures: int) -> float:
 def _attempt(plan: Plan, compute: Compute, store: Store) -> BaseException | None:
     """One group's work, in a side thread, so that signals reach this one at once; what it raised."""
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(fit.fit, _on_worker, asdict(plan), compute, str(store.place(f"{plan.run}/ray"))).result()
-
-
-def _on_worker(settings: dict[str, Any]) -> None:
-    """Entry point of each Ray Train worker."""
-    work(Plan(**settings), fit.device(settings["config"]["compute"]["cpus_per_worker"]))
+        return pool.submit(fit.fit, entry.run, asdict(plan), compute, str(store.place(f"{plan.run}/ray"))).result()

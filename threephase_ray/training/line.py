@@ -1,0 +1,44 @@
+"""A worker group's line to its foreman."""
+
+from typing import Any
+
+import ray
+
+from threephase_ray.training.accounting import Event
+
+
+class Line:
+    """A group's line to the foreman, see `shift.Line`."""
+
+    def __init__(self, group: int, foreman: Any) -> None:
+        self._group, self._foreman = group, foreman
+
+    def take(self) -> dict[str, Any] | None:
+        """See `Foreman`."""
+        plan: dict[str, Any] | None = ray.get(self._foreman.take.remote(self._group, ray.util.get_node_ip_address()))
+        return plan
+
+    def tell(self, event: Event) -> None:
+        """Send it on its way; what one process sends arrives in order."""
+        self._foreman.tell.remote(self._group, event)
+
+    def past(self) -> list[Event]:
+        """See `Foreman`."""
+        found: list[Event] = ray.get(self._foreman.past.remote(self._group))
+        return found
+
+    def unwanted(self) -> bool:
+        """See `Foreman`."""
+        return bool(ray.get(self._foreman.unwanted.remote(self._group)))
+
+    def done(self, figures: dict[str, Any]) -> None:
+        """See `Foreman`."""
+        ray.get(self._foreman.done.remote(self._group, figures))
+
+    def stopped(self) -> None:
+        """See `Foreman`."""
+        ray.get(self._foreman.stopped.remote(self._group))
+
+    def failed(self, reason: str) -> None:
+        """See `Foreman`."""
+        ray.get(self._foreman.failed.remote(self._group, reason))
