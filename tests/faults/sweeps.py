@@ -151,7 +151,8 @@ def driver(trial: Trial) -> Iterator[Line]:
     moments = []
     for kill in range(KILLS):
         hurt.start()
-        begun, wanted = len(hurt.events()), trial.rng.randint(3, max(4, 2 * (expected - len(hurt.events())) // (KILLS - kill)))
+        begun = len(hurt.events())
+        wanted = trial.rng.randint(3, max(4, int(1.5 * (expected - begun) / (KILLS - kill + 1))))
         trial.limit.until(lambda begun=begun, wanted=wanted: len(hurt.events()) >= begun + wanted or hurt.code is not None, "events")
         if hurt.code is not None:
             break
