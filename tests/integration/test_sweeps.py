@@ -1,4 +1,4 @@
-"""A small sweep whose driver is killed; `make faults` does far more."""
+"""A small sweep that is stopped and goes on; `make faults` kills its driver, and nodes."""
 
 import io
 import tempfile
@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.faults import runner, sweeps
+from tests.faults.stops import STOPPED
 from tests.faults.sweeps import SHORT, SPACE, SweepJob
 from tests.faults.trial import Trial
 from threephase_ray.command import read
@@ -19,14 +20,15 @@ KNOBS = SPACE.format(noise="[0.5]", temperature="[0.05, 0.2]", ratio="[2, 8]") +
 
 @pytest.fixture(scope="module")
 def job() -> Iterator[SweepJob]:
-    """A sweep of four trials, killed once, and given again."""
+    """A sweep of four trials, stopped once, and given again."""
     with tempfile.TemporaryDirectory(prefix="tpr", dir="/tmp") as folder, runner.open_bench(Path(folder), seed=1) as bench:  # a short path
         trial = Trial(bench, "sweep", 600)
         made = sweeps.made(trial, KNOBS, *SHORT, "--compute.workers", "1", local=True)
         try:
             made.start()
             trial.limit.until(lambda: len(sweeps.ended(made.events())) >= 2 or made.code is not None, "two phases")
-            made.kill()
+            code, _ = made.stop(grace=120)
+            assert code == STOPPED, made.tail()
             made.start()
             made.finish()
             yield made
