@@ -16,7 +16,8 @@ RAY = str(Path(sys.executable).parent / "ray")
 COUNT = itertools.count(1)
 # A lost node is noticed after seconds, not after half a minute. The agents of a node take ports that nobody asked for.
 QUICK = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "10", "RAY_health_check_initial_delay_ms": "2000"}
-START = 180.0
+START = 240.0
+UP = b"Ray runtime started"  # what `ray start` says in the end
 
 
 class Node:
@@ -31,10 +32,15 @@ class Node:
         self.command += [f"--{agent}-port={free_port()}" for agent in ("dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export")]
 
     def start(self, *flags: str) -> None:
-        """Start it, and wait until its raylet runs."""
-        log = str(self._folder.with_suffix(".log"))
-        processes.start([*self.command, *flags], self.environment, self.name, log)
-        Limit(START).until(lambda: self.named("raylet"), f"the raylet of {self.name}, see {log}", SLOWLY)
+        """Start it, and wait until it runs; Ray itself gives up after half a minute, so on a busy machine it is asked again."""
+        log, limit = self._folder.with_suffix(".log"), Limit(START)
+        began = log.stat().st_size if log.exists() else 0
+        while True:
+            ray = processes.start([*self.command, *flags], self.environment, self.name, str(log))
+            limit.until(lambda ray=ray: UP in log.read_bytes()[began:] or ray.poll() is not None, f"{self.name}, see {log}", SLOWLY)
+            if UP in log.read_bytes()[began:]:
+                return
+            processes.end(self.name, limit)
 
     def kill(self) -> None:
         """SIGKILL everything on the node at once."""
