@@ -99,7 +99,7 @@ def deliver(plan: Outline, store: Store, run: str) -> dict[str, Any]:
 
 def begin(plan: Outline, store: Store, run: str) -> None:
     """Write the run's configuration, and remove what an earlier run of the name left."""
-    for stale in ("results.json", "model", "error.txt", "predictions.parquet", "baseline_predictions.parquet"):
+    for stale in ("results.json", "model", "error.txt"):
         store.storage.remove(f"{run}/{stale}")
     store.storage.write(f"{run}/config.yaml", dump(plan.config).encode())
 

@@ -153,6 +153,7 @@ def retrain(
         run = f"runs/{outline.config.name}"
         if pipeline.finished_results(outline, store, run) is None:
             pipeline.begin(outline, store, run)
+            store.storage.remove(f"{run}/predictions.parquet")  # of another best one; what is there counts as done
             runs[_RUNS + i] = outline
             crew.enter(_RUNS + i, chains.tested(outline, run), False)
     if runs:
