@@ -112,7 +112,7 @@ def test_a_phase_that_diverges_ends_its_trial_and_nothing_else(tmp_path: Path) -
 
 def test_a_phase_that_nobody_wants_is_saved_and_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(tmp_path, {"learning_rate": 1e-3})
-    monkeypatch.setattr("threephase_ray.training.stop._SECONDS", 0.0)
+    monkeypatch.setattr("threephase_ray.training.stop._SECONDS", 0.002)
     withdrawn = []
 
     class Leaving(Line):
