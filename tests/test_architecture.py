@@ -13,6 +13,8 @@ import pytest
 from tests.conftest import ROOT
 from threephase_ray import command, knobs
 from threephase_ray.config import Config
+from threephase_ray.studies import arms
+from threephase_ray.studying import StudyConfig
 from threephase_ray.sweeping import SweepConfig
 
 CODE = sorted(path for folder in ("threephase_ray", "jobs", "tests") for path in (ROOT / folder).rglob("*.py"))
@@ -90,7 +92,9 @@ def test_configs_open_with_their_command_and_parse(path: Path) -> None:
     assert str(path.relative_to(ROOT)) in first
     # A preset may leave these to the file that it is combined with.
     given = ["--name", "name", "--data.train", "train.csv", "--encoder.path", "encoder"]
-    command.read([str(path)], given, SweepConfig if path.parent.name == "sweeps" else Config)
+    config = command.read([str(path)], given, {"sweeps": SweepConfig, "studies": StudyConfig}.get(path.parent.name, Config))
+    if isinstance(config, StudyConfig):
+        arms.check(config)
 
 
 def test_there_are_configs() -> None:

@@ -1,7 +1,7 @@
 """The gate: rows are staged in an SQLite file, and each check, drawn split and subset is one statement there.
 
-So memory stays bounded. In order: `RAW` checks on all rows as they were read; missing splits are drawn and subsets taken;
-the other checks, on the rows that are used. What a check drops no later one sees.
+So memory stays bounded. In order: `RAW` checks on all rows as they were read; texts of other lengths than `data.words` go; missing
+splits are drawn, then subsets taken; the other checks, on the rows that are used. What a check drops no later one sees.
 """
 
 import json
@@ -13,8 +13,8 @@ from hashlib import blake2b
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
-from threephase_ray import config, sources
-from threephase_ray.errors import ConfigError, DataError
+from threephase_ray import config, sources, subsets
+from threephase_ray.errors import DataError
 
 Progress = Callable[[str, int, int], None]
 
@@ -54,6 +54,7 @@ CHECKS = {
            AND label NOT IN (SELECT label FROM rows WHERE split = 'train')"""
     ),
 }
+_WORDS = Check("SELECT id FROM rows WHERE outside")  # what `data.words` leaves out is reported as if a check had dropped it
 _DRAW = """
     UPDATE rows SET split = :split WHERE split = 'train' AND digest IN (
         SELECT digest FROM (
@@ -63,27 +64,23 @@ _DRAW = """
             FROM (SELECT digest, min(label) AS label, draw FROM rows WHERE split = 'train' GROUP BY digest)
             WHERE digest NOT IN (SELECT digest FROM rows WHERE split IN ('validation', 'test')))
         WHERE nth <= min(size - 1, max(1, round(size * :share))))"""
-_SUBSET = """
-    DELETE FROM rows WHERE id IN (
-        SELECT id FROM (
-            SELECT id, label, row_number() OVER (PARTITION BY label ORDER BY draw, digest, row) AS nth FROM rows WHERE split = :split)
-        JOIN quota USING (label) WHERE nth > quota.size)"""
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def stage(db: sqlite3.Connection, found: dict[str, list[sources.Origin]], data: config.Data, seed: int, progress: Progress) -> None:
-    """Read every row into the table `rows`; `seed` decides what `draw` and `subset` will take.
+    """Read every row into the table `rows`; `seed` decides which ones are drawn later.
 
     Raises:
         DataError: rows that cannot be read, or a split without rows.
     """
-    columns = "split TEXT, row INTEGER, label TEXT, labels TEXT, digest BLOB, draw INTEGER, empty INTEGER, bad INTEGER, text TEXT"
+    found_out = "empty INTEGER, bad INTEGER, outside INTEGER"
+    columns = f"split TEXT, row INTEGER, label TEXT, labels TEXT, digest BLOB, draw INTEGER, {found_out}, text TEXT"
     db.execute(f"CREATE TABLE rows (id INTEGER PRIMARY KEY, {columns})")
     for split, origins in found.items():
         count = 0
         rows = _staged(split, origins, data, seed)
         while batch := list(islice(rows, 500)):
-            db.executemany("INSERT INTO rows VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)", batch)
+            db.executemany("INSERT INTO rows VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", batch)
             count += len(batch)
             progress(f"reading {split}", count, 0)
         if count == 0:
@@ -100,7 +97,15 @@ def _staged(split: str, origins: list[sources.Origin], data: config.Data, seed: 
         digest = blake2b(text.encode(), digest_size=16).digest()
         draw = int.from_bytes(blake2b(digest, digest_size=7, key=salt).digest(), "big")
         empty = not any(letter.isprintable() and letter != " " for letter in text)
-        yield split, row, label, labels, digest, draw, empty, bad_text or bad_label, text
+        yield split, row, label, labels, digest, draw, empty, bad_text or bad_label, _outside(text, data.words), text
+
+
+def _outside(text: str, words: tuple[int, int | None] | None) -> bool:
+    """Whether a text has fewer or more words than are asked for."""
+    if words is None:
+        return False
+    count, (least, most) = len(text.split()), words
+    return count < least or (most is not None and count > most)
 
 
 @lru_cache
@@ -120,22 +125,23 @@ def _clean(text: str) -> tuple[str, bool]:
     return cleaned, count > 0
 
 
-def gate(db: sqlite3.Connection, data: config.Data, missing: dict[str, float]) -> dict[str, dict[str, Any]]:
-    """Check the staged rows, draw the `missing` splits (name to share), take the subsets; what each check found.
+def gate(db: sqlite3.Connection, data: config.Data, missing: dict[str, float], seed: int) -> dict[str, dict[str, Any]]:
+    """Check the staged rows, draw the `missing` splits (name to share), take the subsets; what each check, and `data.words`, found.
 
     Raises:
         DataError: checks whose policy is `error`, all at once; an empty split; fewer than two classes to train on.
-        ConfigError: a subset too small for its classes.
+        ConfigError: as `subsets.take`.
     """
     policies: dict[str, str] = data.checks.model_dump()
-    report = {kind: _check(db, kind, policies[kind]) for kind in RAW}
+    levels = len(data.label_columns)
+    report = {kind: _check(db, CHECKS[kind], policies[kind], levels) for kind in RAW}
+    if data.words is not None:
+        report["words"] = _check(db, _WORDS, "drop", levels)
     _require(db, ("train",), report)
     for split, share in missing.items():
         db.execute(_DRAW, {"split": split, "share": share})
-    for split in ("train", "validation", "test"):
-        if (rows := getattr(data.rows, split)) is not None:
-            _subset(db, split, rows, data.rows.min_per_class)
-    report |= {kind: _check(db, kind, policies[kind]) for kind in CHECKS if kind not in RAW}
+    subsets.take(db, data, seed)
+    report |= {kind: _check(db, check, policies[kind], levels) for kind, check in CHECKS.items() if kind not in RAW}
     _refuse(report)
     _require(db, ("train", "validation", "test"), report)
     return report
@@ -147,12 +153,12 @@ def split_sizes(db: sqlite3.Connection) -> dict[str, int]:
     return {split: sizes[split] for split in sources.SPLITS if split in sizes}
 
 
-def _check(db: sqlite3.Connection, kind: str, policy: str) -> dict[str, Any]:
+def _check(db: sqlite3.Connection, check: Check, policy: str, levels: int) -> dict[str, Any]:
     """Flag the rows that a check is about, and do with them what its policy says."""
     db.execute("DROP TABLE IF EXISTS temp.flagged")
-    db.execute("CREATE TEMP TABLE flagged AS " + CHECKS[kind].flagged)
-    found = {"policy": policy} | _found(db, CHECKS[kind].unit)
-    _apply(db, kind, policy)
+    db.execute("CREATE TEMP TABLE flagged AS " + check.flagged)
+    found = {"policy": policy} | _found(db, check.unit)
+    _apply(db, check, policy, levels)
     return found
 
 
@@ -172,54 +178,14 @@ def _found(db: sqlite3.Connection, unit: str) -> dict[str, Any]:
     }
 
 
-def _apply(db: sqlite3.Connection, kind: str, policy: str) -> None:
+def _apply(db: sqlite3.Connection, check: Check, policy: str, levels: int) -> None:
     """Remove what is to be dropped of the flagged rows; errors are removed too, so that the other checks can go on."""
-    if kind == "missing_label" and policy == "keep":
-        _unlabel(db)  # what is left without a label cannot be validated or tested with
+    if check is CHECKS["missing_label"] and policy == "keep":  # training rows: no other split can do without labels
+        subsets.unlabel(db, "SELECT id FROM rows WHERE split = 'train' AND label IS NULL", levels)
     elif policy == "keep":
         return
-    for split in CHECKS[kind].drops:
+    for split in check.drops:
         db.execute("DELETE FROM rows WHERE id IN flagged AND split = ?", (split,))
-
-
-def _unlabel(db: sqlite3.Connection) -> None:
-    """Training rows without a label join the unlabelled split; their row numbers follow those that it has."""
-    db.execute(
-        """UPDATE rows SET split = 'unlabelled', row = row + (SELECT coalesce(max(row) + 1, 0) FROM rows WHERE split = 'unlabelled')
-           WHERE split = 'train' AND label IS NULL"""
-    )
-
-
-def _subset(db: sqlite3.Connection, split: str, rows: int, minimum: int) -> None:
-    """Keep at most so many rows of a split."""
-    sizes = dict(db.execute("SELECT label, count(*) FROM rows WHERE split = ? GROUP BY label ORDER BY label", (split,)))
-    least = sum(min(minimum, size) for size in sizes.values())
-    if least > rows:
-        wish = f"{minimum} of each of {len(sizes)} classes (data.rows.min_per_class)"
-        raise ConfigError(f"data.rows.{split}: {rows} rows cannot hold {wish}; set at least {least}")
-    db.execute("DROP TABLE IF EXISTS temp.quota")
-    db.execute("CREATE TEMP TABLE quota (label TEXT PRIMARY KEY, size INTEGER)")
-    db.executemany("INSERT INTO quota VALUES (?, ?)", quotas(sizes, rows, minimum).items())
-    db.execute(_SUBSET, {"split": split})
-
-
-def quotas(sizes: dict[str, int], rows: int, minimum: int) -> dict[str, int]:
-    """Rows to keep of each class: in proportion to its size, but `minimum` (or all it has) at least; `rows` in total at most."""
-
-    def kept(share: float) -> dict[str, int]:
-        return {name: max(min(minimum, size), int(size * share)) for name, size in sizes.items()}
-
-    if sum(sizes.values()) <= rows:
-        return sizes
-    low, high = 0.0, 1.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if sum(kept(middle).values()) <= rows else (low, middle)
-    chosen = kept(low)
-    nearest_first = sorted(sizes, key=lambda name: chosen[name] - sizes[name] * low)
-    for name in nearest_first[: rows - sum(chosen.values())]:
-        chosen[name] += 1
-    return chosen
 
 
 def _refuse(report: dict[str, dict[str, Any]]) -> None:
@@ -239,7 +205,8 @@ def _require(db: sqlite3.Connection, splits: tuple[str, ...], report: dict[str, 
     problems = []
     for split in sorted(set(splits) - split_sizes(db).keys()):
         counts = ", ".join(f"{kind} {found['splits'][split]}" for kind, found in report.items() if split in found["splits"])
-        why = f"checks found {counts}; see data.checks" if counts else "the training split has too few distinct texts to draw it from"
+        knobs = "data.checks and data.words" if "words" in report else "data.checks"
+        why = f"checks found {counts}; see {knobs}" if counts else "the training split has too few distinct texts to draw it from"
         problems.append(f"the {split} split has no row left: {why}")
     names = [label for (label,) in db.execute("SELECT DISTINCT label FROM rows WHERE split = 'train' LIMIT 2")]
     if len(names) == 1:

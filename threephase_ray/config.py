@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from threephase_ray.machine import Checkpoint, Compute, Section
+from threephase_ray.subsetting import Rows, Words
 
 Policy = Literal["error", "drop", "keep"]
 PhaseName = Literal["dae", "contrastive", "joint", "finetune"]
@@ -24,15 +25,6 @@ class Checks(Section):
     unseen_label: Policy = Field("keep", description="labels that the training split lacks; rows that are kept count as errors")
 
 
-class Rows(Section):
-    """Draw at most so many rows of a split, stratified by label, so that a subset keeps its imbalance."""
-
-    train: int | None = Field(None, ge=1, description="rows of the training split (empty: all)")
-    validation: int | None = Field(None, ge=1, description="rows of the validation split (empty: all)")
-    test: int | None = Field(None, ge=1, description="rows of the test split (empty: all)")
-    min_per_class: int = Field(4, ge=1, description="rows that each class keeps at least, where it has them")
-
-
 class Data(Section):
     """Where the texts are and how they are read."""
 
@@ -47,6 +39,9 @@ class Data(Section):
     validation_share: float = Field(0.2, gt=0, lt=1, description="share drawn where there is no validation split")
     test_share: float = Field(0.2, gt=0, lt=1, description="share drawn where there is no test split")
     rows: Rows = Field(Rows(), description="subset of each split")
+    words: Words = Field(
+        None, description="use only texts of so many words between blanks, [least, most], in every split; most null: no limit"
+    )
     max_length: int | None = Field(
         None, ge=8, description="tokens kept of a text (empty: longest of a sample times 1.2, capped by the model)"
     )
@@ -84,14 +79,27 @@ class Training(Section):
     validations: int = Field(5, ge=1, description="evenly spaced validations; the best one's weights are kept")
     patience: int | None = Field(None, ge=1, description="stop after so many validations without a better one (empty: never)")
     min_steps: int = Field(0, ge=0, description="early stopping acts only after so many steps")
+    layer_decay: float = Field(1.0, gt=0, le=1, description="share of the layer above's learning rate that an encoder layer has")
 
 
-class DAE(Training):
+class Representation(Training):
+    """Optimisation of a phase that leaves an encoder to the next one."""
+
+    keep: Literal["always", "better"] = Field(
+        "always", description="better: drop its weights where they lower the validation accuracy of logistic regression on the embeddings"
+    )
+
+
+class DAE(Representation):
     """Phase 1: adapt the encoder by reconstructing texts from their noisy versions."""
 
-    objective: Literal["denoising", "mlm"] = Field("denoising", description="rebuild the text from one vector, or its masked tokens")
-    noise: Literal["word_deletion", "token_deletion", "masking"] = Field("word_deletion", description="how a text is corrupted")
-    noise_ratio: float = Field(0.6, gt=0, lt=1, description="share of the words or tokens that is deleted or masked")
+    objective: Literal["denoising", "mlm", "permutation"] = Field(
+        "denoising", description="rebuild the text from one vector, its masked tokens, or the last tokens of a random order, one by one"
+    )
+    noise: Literal["word_deletion", "token_deletion", "masking"] = Field(
+        "word_deletion", description="how a text is corrupted; mlm and permutation take whole words (word_deletion) or tokens (the others)"
+    )
+    noise_ratio: float = Field(0.6, gt=0, lt=1, description="share of the words or tokens that is deleted, masked, or last in the order")
     decoder: Literal["auto", "tied", "fresh"] = Field(
         "auto", description="the checkpoint's causal class with tied weights, or a small new one"
     )
@@ -120,7 +128,7 @@ class Imbalance(Section):
     stop_word_deletion: float = Field(0.5, ge=0, le=1, description="share of the stop-words that a copy loses")
 
 
-class Contrastive(Training):
+class Contrastive(Representation):
     """Phase 2: draw each class together."""
 
     batch: int | None = Field(48, ge=2, description="texts per step (sampled pairs: pairs per step)")
@@ -133,7 +141,7 @@ class Contrastive(Training):
     imbalance: Imbalance = Field(Imbalance(), description="imbalance correction")
 
 
-class Joint(Training):
+class Joint(Representation):
     """Phases 1 and 2 as one loss (Eq. 10); noise and contrast as in `dae` and `contrastive`."""
 
     batch: int | None = Field(48, ge=2, description="texts per step")
@@ -153,6 +161,18 @@ class FineTune(Training):
     )
     head_dropout: float = Field(0.1, ge=0, lt=1, description="dropout inside the head")
     freeze_encoder: bool = Field(False, description="train the head alone")
+    class_weight: Literal["none", "balanced"] = Field("none", description="rows count alike, or inversely to the size of their class")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread evenly over all classes (head mlp)")
+    contrastive_weight: float = Field(0.0, ge=0, lt=1, description="share of a supervised contrastive loss in the loss (head mlp)")
+    contrastive_temperature: float = Field(0.1, gt=0, le=10, description="softness of that contrast")
+
+    @model_validator(mode="after")
+    def _losses_have_something_to_train(self) -> "FineTune":
+        if self.head == "logistic" and (self.label_smoothing or self.contrastive_weight):
+            raise ValueError("label_smoothing, contrastive_weight: logistic regression has a loss of its own; set head to mlp")
+        if self.freeze_encoder and self.contrastive_weight:
+            raise ValueError("contrastive_weight: a frozen encoder learns nothing from it; set it to 0")
+        return self
 
 
 class Baseline(FineTune):
@@ -180,6 +200,10 @@ class Config(BaseSettings):
     joint: Joint = Field(Joint(), description="phases 1 and 2 as one loss")
     finetune: FineTune = Field(FineTune(), description="phase 3")
     baseline: Baseline | None = Field(None, description="plain fine-tuning of the pretrained encoder, to compare with")
+    predict: Literal["test", "validation"] = Field(
+        "test", description="split that finished classifiers predict; validation: the test split stays unread, while one still chooses"
+    )
+    probe: bool = Field(True, description="look at the embeddings before and after each phase, on validation (10,000 rows at most)")
     compute: Compute = Field(Compute(), description="machine")
     checkpoint: Checkpoint = Field(Checkpoint(), description="saving in the middle of a phase")
     skip_nonfinite: int = Field(0, ge=0, description="steps of a phase whose loss or gradient is not finite that are left out, not fatal")

@@ -51,7 +51,7 @@ def plan(data: config.Data, tokenizer: "PreTrainedTokenizerBase", limit: int, se
     if data.max_length is not None and data.max_length > limit:
         raise DataError(f"data.max_length: the encoder reads {limit} tokens at most, not {data.max_length}")
     found = sources.find(data)
-    draws = not {"validation", "test"} <= found.keys() or any((data.rows.train, data.rows.validation, data.rows.test))
+    draws = not {"validation", "test"} <= found.keys() or data.rows.draws
     parts = {
         "version": VERSION,
         "content": {split: [origin.fingerprint() for origin in origins] for split, origins in found.items()},
@@ -108,7 +108,7 @@ def _make(planned: Plan, folder: Path, progress: Progress) -> None:
     data, tokenizer = planned.data, planned.tokenizer
     with contextlib.closing(_database(folder / "rows.sqlite")) as db:
         checks.stage(db, planned.found, data, planned.seed, progress)
-        report = checks.gate(db, data, planned.missing)
+        report = checks.gate(db, data, planned.missing, planned.seed)
         names, classes = _label_names(db, len(data.label_columns))
         length = data.max_length if data.max_length is not None else _max_length(db, tokenizer, planned.limit)
         writer = shards.Writer(folder, [_numbers(level) for level in names], shards.truncating(tokenizer, length), data.shard_rows)
@@ -131,7 +131,10 @@ def _make(planned: Plan, folder: Path, progress: Progress) -> None:
 
 def _origin(split: str, planned: Plan) -> str:
     """Was the split given, or taken from the training split?"""
-    return "drawn from train" if split not in planned.found else "given"
+    if split not in planned.found:
+        return "drawn from train"
+    joined = split == "unlabelled" and planned.data.rows.rest == "unlabelled" and planned.data.rows.cuts_train
+    return "given, and left out of train" if joined else "given"
 
 
 def describe(folder: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 
 from threephase_ray.config import Config
@@ -110,7 +110,8 @@ def _kind(annotation: Any) -> str:
     if annotation in KINDS:
         return KINDS[annotation]
     if get_origin(annotation) is dict:
-        return "axes" if _entries(annotation) else "knob: value"  # a sweep's space is the one mapping to sections
+        below = _entries(annotation)
+        return f"name: {below.__name__.lower()}" if below else "knob: value"
     parts = [part for part in get_args(annotation) if part not in (type(None), ...)]
     if get_origin(annotation) is Literal:
         return _either(parts)
@@ -182,11 +183,17 @@ def table(kind: type[BaseModel]) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Write the table into a file, or with `--check` say whether it stands there already: exit code 0 or 1."""
-    from threephase_ray.sweeping import SweepConfig  # here, for only the table tells of every job's knobs at once
+    from threephase_ray.studying import Study  # here, for only the table tells of every job's knobs at once
+    from threephase_ray.sweeping import SweepConfig
+
+    class Everything(SweepConfig):
+        """The knobs of all jobs."""
+
+        study: Study = Field(Study(), description="the comparison")
 
     path = Path(argv[-1])
     old = path.read_text(encoding="utf-8")
-    new = re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{table(SweepConfig)}\n{END}", old, flags=re.DOTALL)
+    new = re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{table(Everything)}\n{END}", old, flags=re.DOTALL)
     if "--check" in argv:
         print(f"{path}: the table of knobs is {'up to date' if new == old else 'not up to date: run `make readme`'}")
         return int(new != old)

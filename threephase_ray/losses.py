@@ -14,9 +14,25 @@ def reconstruction(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
-def classification(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sum of the softmax cross-entropies: logits [b, k], labels [b], rows with label -100 left out."""
-    return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
+def classification(logits: Tensor, labels: Tensor, smoothing: float = 0.0, weights: Tensor | None = None) -> Tensor:
+    """Sum of the softmax cross-entropies: logits [b, k], labels [b], rows with label -100 left out.
+
+    Args:
+        smoothing: share of each target that is spread evenly over all classes. weights: factors [b] of the rows' losses.
+    """
+    reduction = "sum" if weights is None else "none"
+    each = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction=reduction, label_smoothing=smoothing)
+    return each if weights is None else (weights * each).sum()
+
+
+def class_weights(labels: Tensor, classes: int) -> Tensor:
+    """Weights [k] inverse to the sizes of the classes, n / (k' n_c), k' classes having rows: over the `labels` [n] their mean is 1.
+
+    A class without rows has weight 0.
+    """
+    sizes = torch.bincount(labels, minlength=classes).double()
+    weights = len(labels) / ((sizes > 0).sum() * sizes)
+    return weights.masked_fill(sizes == 0, 0.0).float()
 
 
 def pair_labels(labels: Tensor, others: Tensor) -> Tensor:

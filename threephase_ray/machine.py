@@ -40,7 +40,7 @@ class Compute(Section):
     worker_memory_gb: float | None = Field(None, gt=0, description="memory of one worker in GB, for the plan (empty: found or assumed)")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of matrix products; auto: bf16 on a GPU, else fp32")
     global_batch: int = Field(32, ge=1, description="texts per optimiser step of phases that set no `batch`")
-    micro_batch: int = Field(32, ge=1, description="texts per forward pass of one worker; the rest is accumulated")
+    micro_batch: int = Field(64, ge=1, description="texts per forward pass of one worker; the rest is accumulated")
     gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
     start_timeout_s: float = Field(120.0, gt=0, description="seconds to wait for the workers before giving up (exit code 4)")
     hang_timeout_s: float = Field(600.0, gt=0, description="seconds after which a worker that does not answer is replaced")

@@ -86,6 +86,8 @@ def _line(detail: Any, known: Catalogue) -> str:
 def _line_of_entry(detail: Any, name: str, entry: type[BaseModel]) -> str:
     """One line for an error below a key of a mapping, such as an axis of a sweep's space."""
     kind, fields, last = detail["type"], list(entry.model_fields), str(detail["loc"][-1])
+    if last == "[key]":
+        return f"{name.removesuffix('.[key]')}: a name has small letters, digits, dots, dashes and underscores, at most 40"
     if kind == "extra_forbidden":
         near = difflib.get_close_matches(last, fields, 1)
         return f"{name}: must be one of {', '.join(fields)}" + (f"; did you mean {near[0]}?" if near else "")

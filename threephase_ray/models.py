@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from transformers.activations import ACT2FN
 
+from threephase_ray import packing
+
 
 class Embedder(nn.Module):
     """Encoder, pooling, and the linear layers that the phases added: token ids [b, t] to embeddings [b, h]."""
@@ -19,6 +21,7 @@ class Embedder(nn.Module):
         """Wrap `encoder`; each of `layers` starts as the identity, so that it takes nothing away from what was learnt."""
         super().__init__()
         self.encoder: Any = encoder
+        self.packs = packing.enable(encoder)
         self.pooling = pooling
         self.layers = nn.ModuleDict()
         for name in layers:
@@ -40,7 +43,10 @@ class Embedder(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Embeddings [b, h] of token ids [b, t] whose `mask` [b, t] is true where there is a token."""
-        states = self.encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        if self.packs and not bool(mask.all()):
+            states = packing.states(self.encoder, ids, mask)
+        else:
+            states = self.encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         pooled = pool(states, mask, self.pooling)
         for layer in self.layers.values():
             pooled = layer(pooled)

@@ -1,4 +1,4 @@
-"""Corrupt token sequences: delete words or tokens, or mask tokens.
+"""Corrupt token sequences: delete words or tokens, mask tokens, or hide them in a random order.
 
 All noise is a pure function of (seed, epoch, visit, position): fresh at every visit, yet the same after a resume and with
 any number of workers. Arrays are numpy, `n` sequences of at most `t` tokens; `words` holds 0 where a token continues a
@@ -71,3 +71,34 @@ def masked_lm(tokens: Ints, hit: Bools, draws: Floats, mask_id: int, vocabulary:
     random_ids = (draws * 1e6 % 1.0 * vocabulary).astype(np.int64)
     inputs = np.where(hit & (draws < 0.8), mask_id, np.where(hit & (draws < 0.9), random_ids, tokens))
     return inputs, np.where(hit, tokens, IGNORED)
+
+
+def ranks(words: NDArray[np.uint8], draws: Floats, hit: Bools, whole_words: bool) -> Ints:
+    """Places of the hit tokens in a random order, [n, t]: 1, 2, ... by falling draw, a whole word's tokens from left to right; else 0.
+
+    `hit` holds the tokens with the lowest draws (see `chosen`), so in the order of all tokens they come last.
+    """
+    if whole_words:
+        draws = np.take_along_axis(draws, word_starts(words), axis=1)
+    order = np.argsort(np.where(hit, -draws, 1.0), axis=1, kind="stable")
+    return np.where(hit, np.argsort(order, axis=1) + 1, 0)
+
+
+def queries(places: Ints) -> Ints:
+    """Positions of the tokens with place 1, 2, ... of `ranks`, [n, q], q the most that a text has, at least 1; -1 where there are fewer."""
+    most = max(1, int(places.max()))
+    order = np.argsort(np.where(places > 0, places, places.shape[1] + 1), axis=1, kind="stable")[:, :most]
+    return np.where(np.take_along_axis(places, order, axis=1) > 0, order, -1)
+
+
+def sight(places: Ints, present: Bools, asked: Ints) -> Bools:
+    """Which position (second axis) sees which (third), [n, t + q, t + q], of the tokens [n, t] followed by the queries [n, q].
+
+    A token sees those of no later place, a query those of an earlier place than its own, and every position itself. So nothing
+    that a query hears of, over however many layers, knows the token that it asks for, or one after it (XLNet's two streams, Yang
+    et al. 2019, in one pass).
+    """
+    own = np.where(asked >= 0, np.take_along_axis(places, np.maximum(asked, 0), axis=1), 0)
+    seen = np.concatenate([places[:, None, :] <= places[:, :, None], places[:, None, :] < own[:, :, None]], axis=1) & present[:, None, :]
+    whole: Bools = np.concatenate([seen, np.zeros((*seen.shape[:2], own.shape[1]), dtype=np.bool_)], axis=2)
+    return whole | np.eye(whole.shape[1], dtype=np.bool_)

@@ -8,11 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from threephase_ray import __version__, console, export, metrics, planning
+from threephase_ray import __version__, console, export, planning, reports, scoring
 from threephase_ray.command import dump
 from threephase_ray.config import Config
 from threephase_ray.errors import ResourceError
@@ -20,7 +16,7 @@ from threephase_ray.lock import LEASE, Lock
 from threephase_ray.planning import Outline, Step
 from threephase_ray.results import MANIFEST, Store
 from threephase_ray.training import accounting, events
-from threephase_ray.training.plan import Plan, Prediction
+from threephase_ray.training.plan import Plan
 
 PATIENCE = 1.5  # leases after which a holder that still gives signs of life is believed to be alive
 
@@ -79,7 +75,8 @@ def execute(plan: Outline, store: Store, run: str) -> None:
         stage=plan.stage,
         engine="deepspeed",
         phases=[vars(job) for job in plan.missing()],
-        tests=[vars(job) for job in tests(plan, run).values()],
+        probes=[vars(job) for job in scoring.probes(plan).values()],
+        tests=[vars(job) for job in scoring.tests(plan, run).values()],
     )
 
     def report(event: dict[str, Any]) -> None:
@@ -92,9 +89,11 @@ def execute(plan: Outline, store: Store, run: str) -> None:
 
 
 def deliver(plan: Outline, store: Store, run: str) -> dict[str, Any]:
-    """Of a run whose phases and tests are done: export the models, and write the results, which are returned."""
+    """Of a run whose phases and tests are done: export the models, write the results, which are returned, and the report."""
     export_models(plan, store, run)
-    return collect(plan, store, run)
+    results = collect(plan, store, run)
+    reports.write(store, run)
+    return results
 
 
 def begin(plan: Outline, store: Store, run: str) -> None:
@@ -111,7 +110,7 @@ def export_models(plan: Outline, store: Store, run: str) -> None:
     models = store.place(f"{run}/model")
     shutil.rmtree(models, ignore_errors=True)  # of an earlier run, on its way to an object store
     export.export_encoder(finished, tokenizer, length, models / "encoder")
-    if classifies(plan.chain[-1]):
+    if scoring.classifies(plan.chain[-1]):
         names = plan.data.label_names[: plan.data.classes]
         export.export_classifier(finished, tokenizer, names, length, models / "classifier")
     store.put(models, f"{run}/model")
@@ -129,25 +128,10 @@ def reached(plan: Outline, store: Store) -> str:
     return ", ".join(words) if words else "nothing is saved yet"
 
 
-def classifies(step: Step) -> bool:
-    """Whether a phase ends in a classifier, which can be tested."""
-    return step.job.name in ("finetune", "baseline")
-
-
-def tests(plan: Outline, run: str) -> dict[str, Prediction]:
-    """The classifiers that predict the test split, by their name in the results."""
-    jobs = {}
-    if classifies(plan.chain[-1]):
-        jobs["test"] = Prediction("finetune", plan.chain[-1].job.result, f"{run}/predictions.parquet")
-    if plan.baseline is not None:
-        jobs["baseline_test"] = Prediction("baseline", plan.baseline.job.result, f"{run}/baseline_predictions.parquet")
-    return jobs
-
-
 def finished_results(plan: Outline, store: Store, run: str) -> dict[str, Any] | None:
     """The results of an earlier call, if they are those of this plan."""
     there = set(store.storage.sizes(run))
-    outputs = {f"{run}/results.json", f"{run}/model/encoder/modules.json", *(job.predictions for job in tests(plan, run).values())}
+    outputs = {f"{run}/results.json", f"{run}/model/encoder/modules.json", *(job.predictions for job in scoring.tests(plan, run).values())}
     if plan.missing() or not outputs <= there:
         return None
     results: dict[str, Any] = store.read_json(f"{run}/results.json")
@@ -173,11 +157,12 @@ def collect(plan: Outline, store: Store, run: str) -> dict[str, Any]:
         "data": {"folder": str(plan.data.folder), "content": facts["content"], "checks": facts["checks"]},
         "phases": [phase_result(step, store) for step in plan.chain],
         "baseline": phase_result(plan.baseline, store) if plan.baseline else None,
+        "probes": scoring.probe_results(plan, store),
         "stage_reason": plan.stage_reason,
     }
     trained = [row["accounting"] for row in [*results["phases"], results["baseline"]] if row and not row["reused"]]
     results["goodput"] = accounting.goodput(*(sum(made[part] for made in trained) for part in ("total_seconds", "lost_seconds")))
-    results |= {name: test_result(plan, store, job.predictions) for name, job in tests(plan, run).items()}
+    results |= {name: scoring.test_result(plan, store, job.predictions) for name, job in scoring.tests(plan, run).items()}
     store.write_json(f"{run}/results.json", results)
     return results
 
@@ -189,46 +174,32 @@ def phase_result(step: Step, store: Store) -> dict[str, Any]:
     return result | {"reused": step.finished}
 
 
-def test_result(plan: Outline, store: Store, predictions: str) -> dict[str, Any]:
-    """Scores, intervals, per-class figures and confusion counts of the predictions for the test split."""
-    table = pq.read_table(pa.BufferReader(store.storage.read(predictions)), columns=["label", "predicted"]).to_pydict()
-    names = plan.data.label_names
-    index = {name: i for i, name in enumerate(names)}
-    truth, said = (np.array([index[name] for name in table[column]]) for column in ("label", "predicted"))
-    counts = metrics.confusion(truth, said, len(names))
-    sides = np.diag(counts), counts.sum(axis=0), counts.sum(axis=1)
-    per_class = {name: values.tolist() for name, values in metrics.by_class(*sides).items()}
-    return {
-        "rows": len(truth),
-        **metrics.classification(*sides),
-        "accuracy_interval": metrics.interval(int(np.trace(counts)), len(truth)),
-        "per_class": {"names": names, **per_class, "support": sides[2].tolist()},
-        "confusion": counts.tolist(),
-    }
-
-
 def show(results: dict[str, Any], folder: str) -> None:
     """Print the phases' figures on validation, and the scores on the test split."""
     rows = [phase_row(row["phase"], row) for row in results["phases"]]
     if results["baseline"]:
         rows.append(phase_row("plain fine-tuning", results["baseline"]))
     console.table("validation", ["phase", "figures", "best step", "worker seconds", "reused"], rows)
-    lines = []
-    for name, title in (("test", "three phases" if len(results["phases"]) > 1 else "classifier"), ("baseline_test", "plain fine-tuning")):
+    lines, split = [], "test" if "test" in results else "validation"
+    for name, title in (
+        (split, "three phases" if len(results["phases"]) > 1 else "classifier"),
+        (f"baseline_{split}", "plain fine-tuning"),
+    ):
         if name in results:
             test = results[name]
             low, high = test["accuracy_interval"]
             lines.append([title, f"{test['accuracy']:.2%}", f"{low:.2%} to {high:.2%}", f"{test['macro_f1']:.2%}", str(test["rows"])])
     if lines:
-        console.table("test", ["classifier", "accuracy", "95 % interval", "macro F1", "rows"], lines)
+        console.table(split, ["classifier", "accuracy", "95 % interval", "macro F1", "rows"], lines)
     console.console.print(f"results, predictions and models: {folder}")
 
 
 def phase_row(title: str, row: dict[str, Any]) -> list[str]:
     """One line of the table of phases."""
+    dropped = f"  dropped: probe {row['probe_after']:.4f}, before {row['probe_before']:.4f}" if row.get("kept") is False else ""
     return [
         title,
-        console.figures(row["scores"]),
+        console.figures(row["scores"]) + dropped,
         f"{row['best_step']} of {row['steps']}",
         f"{row['worker_seconds']:.0f}",
         "yes" if row["reused"] else "no",

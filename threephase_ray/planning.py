@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from threephase_ray import console, data, phases, pretrained, results
-from threephase_ray.config import Config, FineTune
+from threephase_ray import console, data, keys, phases, pretrained
+from threephase_ray.config import Config
 from threephase_ray.errors import JobError
 from threephase_ray.imbalance import corrected_sizes
 from threephase_ray.loader import DataSet
@@ -61,7 +61,7 @@ def check(config: Config) -> None:
         if config.dae.objective == "denoising":
             pretrained.decoder_kind(facts, config.dae.decoder)
         else:
-            pretrained.check_masked_lm(facts)
+            pretrained.check_masked_lm(facts, config.dae.objective)
 
 
 def prepare(config: Config) -> DataSet:
@@ -90,10 +90,9 @@ def outline(config: Config, data: DataSet) -> Outline:
     config = resolve(config)
     size = largest(config, data)
     stage, reason = choose_stage(config, size)
-    encoder = {"weights": pretrained.fingerprint(config.encoder), "pooling": config.encoder.pooling, "dropout": config.encoder.dropout}
     chain: list[Step] = []
     for name in config.phases:
-        chain.append(lay(name, config, data, encoder, chain[-1].job if chain else None))
+        chain.append(lay(name, config, data, chain[-1].job if chain else None))
     made = Outline(config, data, stage, reason, size, chain, None)
     if config.baseline is None:
         return made
@@ -101,23 +100,13 @@ def outline(config: Config, data: DataSet) -> Outline:
         texts = sum(step.texts * step.passes for step in chain)
         steps = max(1, round(texts / config.baseline.batch)) if config.baseline.batch else None
         config = config.model_copy(update={"baseline": config.baseline.model_copy(update={"steps": steps})})
-    return replace(made, config=config, baseline=lay("baseline", config, data, encoder, None))
+    return replace(made, config=config, baseline=lay("baseline", config, data, None))
 
 
-def lay(name: str, config: Config, data: DataSet, encoder: dict[str, Any], parent: PhaseJob | None) -> Step:
-    """One phase with its key: a hash of all that its result depends on, and of nothing about how it is computed."""
+def lay(name: str, config: Config, data: DataSet, parent: PhaseJob | None) -> Step:
+    """One phase with its key."""
     phase = phases.build(name, config, data)
-    parts = {
-        "phase": phase.name,
-        "version": phase.version,
-        "parent": parent.key if parent else None,
-        "data": data.facts["content"],
-        "encoder": encoder,
-        "knobs": section(name, config),
-        "precision": config.compute.precision,
-        "seed": config.seed,
-    }
-    key = results.key(parts)
+    key = keys.of_phase(name, phase.version, config, data, parent.key if parent else None)
     result = f"phases/{phase.name}-{key}"
     steps = phase.steps(0)
     count = step_count(phase.training, len(steps)) if phase.fit is None else 0
@@ -138,17 +127,6 @@ def sound(kept: Store, result: str) -> bool:
     if problem:
         raise JobError(f"{kept.storage.uri}/{result}: {problem}\n  remove it to train the phase again")
     return True
-
-
-def section(name: str, config: Config) -> dict[str, Any]:
-    """The knobs that a phase reads."""
-    if name == "baseline":
-        assert config.baseline is not None
-        return config.baseline.model_dump(mode="json", include=set(FineTune.model_fields))
-    if name == "joint":
-        return {part: getattr(config, part).model_dump(mode="json") for part in ("joint", "dae", "contrastive")}
-    knobs: dict[str, Any] = getattr(config, name).model_dump(mode="json")
-    return knobs
 
 
 def resolve(config: Config) -> Config:

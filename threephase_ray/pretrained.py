@@ -26,7 +26,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 from transformers.utils.hub import cached_file
 
-from threephase_ray import demo
+from threephase_ray import demo, packing
 from threephase_ray.config import Encoder
 from threephase_ray.digest import digest
 from threephase_ray.errors import ConfigError
@@ -54,6 +54,7 @@ STOCK_HEADS = {
     "distilbert": StockHead("pre_classifier", "classifier", "relu"),
     "deberta-v2": StockHead("pooler.dense", "classifier", "gelu"),
 }
+PERMUTED = ("bert", "ernie", "electra", "distilbert", "roberta", "xlm-roberta", "camembert", "modernbert")  # see any positions in any order
 
 
 def quiet() -> None:
@@ -95,8 +96,9 @@ def load_tokenizer(encoder: Encoder) -> tuple[PreTrainedTokenizerBase, int]:
         raise ConfigError(f"encoder.path: no usable tokenizer at {encoder.path!r}\n  {_first_line(error)}") from error
     if not tokenizer.is_fast or tokenizer.pad_token_id is None or tokenizer.mask_token_id is None:
         raise ConfigError(f"encoder.path: {encoder.path!r} needs a fast tokenizer with a padding and a mask token")
-    offset = tokenizer.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet") else 0
-    return tokenizer, int(min(tokenizer.model_max_length, config.max_position_embeddings - offset))
+    return tokenizer, int(
+        min(tokenizer.model_max_length, config.max_position_embeddings - packing.first_position(config, tokenizer.pad_token_id))
+    )
 
 
 def pooling(encoder: Encoder) -> str:
@@ -197,10 +199,15 @@ def decoder(encoder: Encoder, embedder: Embedder, wish: str, layers: int) -> Tie
     return TiedDecoder(causal, nn.Identity())
 
 
-def check_masked_lm(config: PreTrainedConfig) -> None:
-    """Raise a ConfigError where the family has no masked-language-model class."""
+def check_masked_lm(config: PreTrainedConfig, objective: str = "mlm") -> None:
+    """Raise a ConfigError where the family has no masked-language-model class, or none that the objective "permutation" can use."""
     if type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
         raise ConfigError(f"dae.objective: the {config.model_type} family has no masked-language-model class; use denoising")
+    if objective == "permutation" and config.model_type not in PERMUTED:
+        raise ConfigError(
+            f"dae.objective: permutation needs an encoder that takes positions in any order, as {', '.join(PERMUTED)} do;\n"
+            f"  {config.model_type} does not: use mlm or denoising"
+        )
 
 
 def masked_lm(encoder: Encoder, embedder: Embedder) -> nn.Module:

@@ -31,6 +31,11 @@ def in_order(rows: int | Ints, batch: int) -> list[Ints]:
     return [visits[start : start + batch] for start in range(0, len(visits), batch)]
 
 
+def by_length(lengths: Ints, batch: int) -> list[Ints]:
+    """All rows from the shortest to the longest, at most `batch` a step: for validation, where the order says nothing."""
+    return in_order(np.argsort(lengths, kind="stable"), batch)
+
+
 def length_grouped(lengths: Ints, batch: int, seed: int, epoch: int, window: int = 32) -> list[Ints]:
     """Shuffle, sort by length inside windows of `window` batches, shuffle the batches: little padding, random order.
 

@@ -28,9 +28,9 @@ sweep:
     contrastive.imbalance.max_ratio: {{grid: {ratio}}}
   search: {{method: grid}}
 """
-WHOLE = SPACE.format(noise="[0.3, 0.5, 0.7]", temperature="[0.05, 0.1, 0.2]", ratio="[2, 4, 8]")
-SMALL = SPACE.format(noise="[0.3, 0.7]", temperature="[0.05, 0.2]", ratio="[2, 8]") + "  asha: {grace: 50, reduction: 2}\n"
-STOPPED = SPACE.format(noise="[0.5]", temperature="[0.03, 0.05, 0.1, 0.2, 0.4]", ratio="[2, 4, 6, 8]") + "  halving: {keep: 0.05}\n"
+WHOLE = SPACE.format(noise="[0.3, 0.5, 0.7]", temperature="[0.05, 0.1, 0.2]", ratio="[2, 12, 20]")
+SMALL = SPACE.format(noise="[0.3, 0.7]", temperature="[0.05, 0.2]", ratio="[2, 12]") + "  asha: {grace: 50, reduction: 2}\n"
+STOPPED = SPACE.format(noise="[0.5]", temperature="[0.03, 0.05, 0.1, 0.2, 0.4]", ratio="[2, 12, 16, 20]") + "  halving: {keep: 0.05}\n"
 SHORT = ("--dae.steps", "10", "--contrastive.steps", "10", "--finetune.steps", "10", "--finetune.validations", "1")
 BARE: dict[str, Any] = {"config": {}, "data": "", "run": "", "stage": 0, "engine": "", "tests": []}
 GROUPS = 2

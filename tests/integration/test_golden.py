@@ -23,6 +23,12 @@ VARIANTS: list[dict[str, Any]] = [
     {"name": "cosine-pairs", "phase": "contrastive", "knobs": {"contrastive": {"loss": {"name": "cosine_regression", "pairs": "sampled"}}}},
     {"name": "joint", "phase": "joint", "knobs": {}},
     {"name": "finetune", "phase": "finetune", "knobs": {}},
+    {"name": "permutation", "phase": "dae", "knobs": {"dae": {"objective": "permutation", "noise_ratio": 0.3, "layer_decay": 0.8}}},
+    {
+        "name": "finetune-contrast",
+        "phase": "finetune",
+        "knobs": {"finetune": {"contrastive_weight": 0.4, "class_weight": "balanced", "label_smoothing": 0.1}},
+    },
 ]
 # One worker with the whole batch, or two with half of it each; in one pass, or accumulated over two.
 WAYS: list[dict[str, Any]] = [

@@ -15,7 +15,7 @@ from tests.faults.trial import Trial
 from threephase_ray.command import read
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
-KNOBS = SPACE.format(noise="[0.5]", temperature="[0.05, 0.2]", ratio="[2, 8]") + "  halving: {keep: 0.5}\n  retrain_seeds: [1]\n"
+KNOBS = SPACE.format(noise="[0.5]", temperature="[0.05, 0.2]", ratio="[2, 12]") + "  halving: {keep: 0.5}\n  retrain_seeds: [1]\n"
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.test_conductor import GRID, HALVING, Bench
+from threephase_ray import trials
 from threephase_ray.command import read
 from threephase_ray.errors import ConfigError
 from threephase_ray.sweeping import SweepConfig
@@ -40,7 +41,8 @@ def test_a_chain_has_the_phases_and_the_probes_that_the_sweep_needs(
     assert [item.name for item in made] == names
     assert [item.figure for item in made] == figures
     assert (chains.begin(made), chains.end(made)) == (100, 300)
-    assert [item.name for item in chains.tested(outline, "runs/r")] == ["dae", "contrastive", "finetune", "test"]
+    whole = ["dae", "probe", "contrastive", "probe", "finetune", "probe", "probe", "test"]
+    assert [item.name for item in trials.tested(outline, "runs/r")] == whole
 
 
 def sweep(*flags: str) -> SweepConfig:

@@ -148,17 +148,3 @@ def test_a_subset_keeps_the_imbalance_and_every_class(tmp_path: Path) -> None:
     assert counts["train"] == {"a": 29, "b": 14, "c": 4, "d": 3}
     assert counts["test"].total() == 30
     assert counts["validation"].total() == len(rows)
-
-
-@pytest.mark.parametrize(
-    ("given", "rows", "minimum", "expected"),
-    [
-        ({"a": 5, "b": 5}, 100, 1, {"a": 5, "b": 5}),
-        ({"a": 90, "b": 10}, 10, 1, {"a": 9, "b": 1}),
-        ({"a": 90, "b": 10}, 10, 4, {"a": 6, "b": 4}),
-        ({"a": 1000, "b": 2, "c": 1}, 7, 4, {"a": 4, "b": 2, "c": 1}),
-        ({"a": 3, "b": 3, "c": 3}, 7, 1, {"a": 3, "b": 2, "c": 2}),
-    ],
-)
-def test_quotas(given: dict[str, int], rows: int, minimum: int, expected: dict[str, int]) -> None:
-    assert checks.quotas(given, rows, minimum) == expected

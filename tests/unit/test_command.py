@@ -125,7 +125,7 @@ def test_help_lists_every_knob_with_meaning_and_default(
     text = capsys.readouterr().out
     lines = [line.strip() for line in text.splitlines()]
     assert "What it does." in text
-    assert ("--sweep.space <axes>" in text) == (kind is SweepConfig)
+    assert ("--sweep.space <name: axis>" in text) == (kind is SweepConfig)
     for knob in knobs(kind):
         at = lines.index(f"--{knob.name} <{knob.values}>")
         default = "required" if knob.default == "required" else f"default: {knob.default}"

@@ -15,7 +15,6 @@ from threephase_ray.errors import ConfigError
 from threephase_ray.results import Store
 from threephase_ray.sweeping import SweepConfig
 from threephase_ray.sweeps import search
-from threephase_ray.sweeps.chains import Planner
 from threephase_ray.sweeps.conductor import Conductor
 from threephase_ray.sweeps.journal import Journal
 from threephase_ray.sweeps.space import Space
@@ -23,6 +22,7 @@ from threephase_ray.sweeps.trial import ENDED, Trial
 from threephase_ray.training.accounting import Event
 from threephase_ray.training.foreman import Foreman
 from threephase_ray.training.tasks import Item
+from threephase_ray.trials import Planner
 
 RUN = """
 name: s
@@ -38,10 +38,10 @@ sweep:
   space:
     dae.noise_ratio: {grid: [0.3, 0.5, 0.7]}
     contrastive.loss.temperature: {grid: [0.05, 0.1, 0.2]}
-    contrastive.imbalance.max_ratio: {grid: [2, 4, 8]}
+    contrastive.imbalance.max_ratio: {grid: [2, 8, 12]}
   search: {method: grid}
 """
-SMALL = GRID.replace("[0.3, 0.5, 0.7]", "[0.3, 0.7]").replace("[2, 4, 8]", "[2, 8]")  # 12 trials
+SMALL = GRID.replace("[0.3, 0.5, 0.7]", "[0.3, 0.7]").replace("[2, 8, 12]", "[2, 8]")  # 12 trials
 ASHA = "  asha: {grace: 25, reduction: 2}\n"
 HALVING = "  halving: {keep: 0.34}\n"
 OPTUNA = """
@@ -95,8 +95,8 @@ class Crew:
             self.trained.append(key)
             done = {"validations": list(validations(key)), "scores": {"accuracy": luck(key)}, "worker_seconds": 1.0}
             probe = {"linear": {"accuracy": luck(key)}}
-            self.finished[Path(key).stem] = probe if key.startswith("probes/") else done
-            self.foreman.done(group, self.finished[Path(key).stem])
+            self.finished[key] = probe if key.startswith("probes/") else done
+            self.foreman.done(group, self.finished[key])
 
 
 def luck(*words: object) -> float:

@@ -64,7 +64,7 @@ def test_knob_in_words() -> None:
 
 def test_knob_of_a_sweep_in_words() -> None:
     found = {knob.name: knob for knob in knobs(SweepConfig)}
-    assert found["sweep.space"].values == "axes"
+    assert found["sweep.space"].values == "name: axis"
     assert found["sweep.space"].default.startswith("{dae.noise_ratio: {uniform: [0.2, 0.8]}, ")
     assert not [name for name in found if name.startswith("sweep.space.")]
     assert found["sweep.search.points"][1:3] == ("list of knob: value", "[]")

@@ -136,3 +136,62 @@ def test_masked_language_modelling_masks_80_replaces_10_and_keeps_10_percent() -
     assert kstest(replaced, "uniform", args=(0, VOCABULARY)).pvalue > 1e-3
     assert replaced.min() >= 0
     assert replaced.max() < VOCABULARY
+
+
+@pytest.mark.parametrize("whole_words", [True, False])
+def test_hidden_tokens_come_last_in_a_random_order(whole_words: bool) -> None:
+    rises = []
+    for epoch in range(20):
+        _, words, _ = texts(epoch)
+        draws = noise.uniform((0, epoch), visits(40), 30)
+        hit = noise.chosen(words, draws, 0.4, whole_words)
+        places = noise.ranks(words, draws, hit, whole_words)
+        starts = noise.word_starts(words) if whole_words else np.broadcast_to(np.arange(30), words.shape)
+        for row in range(40):
+            order = np.argsort(places[row])[30 - hit[row].sum() :]
+            assert places[row, order].tolist() == list(range(1, len(order) + 1))
+            assert set(order) == set(np.flatnonzero(hit[row]))
+            by_draw = sorted(order, key=lambda token: (-draws[row, starts[row, token]], token))
+            assert by_draw == order.tolist()  # a whole word's tokens from left to right
+            ends = starts[row, order[[0, -1]]] if len(order) else np.zeros(2)
+            rises += [ends[0] < ends[1]] if ends[0] != ends[1] else []
+    assert np.mean(rises) == pytest.approx(0.5, abs=0.08)
+
+
+def test_queries_are_the_hidden_tokens_in_their_order() -> None:
+    places = np.array([[0, 3, 0, 1, 2, 0], [0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0]])
+    assert noise.queries(places).tolist() == [[3, 4, 1], [2, -1, -1], [-1, -1, -1]]
+    assert noise.queries(places[2:]).tolist() == [[-1]]
+
+
+def test_who_sees_whom() -> None:
+    """Special token, two tokens of the context with one hidden between, another hidden one, padding; then two queries."""
+    places, present = np.array([[0, 0, 2, 0, 1, 0]]), np.array([[True] * 5 + [False]])
+    seen = noise.sight(places, present, noise.queries(places))[0]
+    context, first, second = [0, 1, 3], 4, 2
+    expected = {
+        **dict.fromkeys(context, context),
+        first: [*context, first],
+        second: [*context, first, second],
+        5: [*context, 5],
+        6: [*context, 6],
+        7: [*context, first, 7],
+    }
+    assert {row: np.flatnonzero(seen[row]).tolist() for row in range(8)} == {row: sorted(columns) for row, columns in expected.items()}
+
+
+def test_nothing_that_a_query_hears_of_knows_its_token() -> None:
+    for seed in range(5):
+        _, words, present = texts(seed)
+        draws = noise.uniform((seed, 0), visits(40), 30)
+        places = noise.ranks(words, draws, noise.chosen(words, draws, 0.5, whole_words=False), whole_words=False)
+        asked = noise.queries(places)
+        heard = noise.sight(places, present, asked)
+        for _ in range(3):
+            heard = heard | (heard.astype(np.int64) @ heard.astype(np.int64) > 0)  # over two, four, eight layers
+        for row, queries in enumerate(asked):
+            for place, position in enumerate(queries[queries >= 0], start=1):
+                sources = np.flatnonzero(heard[row, 30 + place - 1, :30])
+                assert position not in sources
+                assert (places[row, sources] < place).all()
+                assert set(sources) == set(np.flatnonzero(present[row] & (places[row] < place)))

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
 from tests.unit import tiny, tiny_models
-from threephase_ray import pipeline, planning
+from threephase_ray import pipeline, planning, scoring
 from threephase_ray.config import Encoder
 from threephase_ray.errors import ResourceError
 from threephase_ray.loader import DataSet
@@ -55,6 +55,8 @@ def finish(plan: Outline) -> None:
         folder = kept(plan).attempt(job.result, 1)
         (folder / "metrics.json").write_text(json.dumps(facts | {"accounting": accounting}))
         kept(plan).commit(job.result, 1)
+    for probe in scoring.probes(plan).values():
+        kept(plan).write_json(probe.result, {"linear": {"accuracy": 0.5}})
 
 
 def test_scores_of_the_test_split_equal_those_of_scikit_learn(place: tuple[Encoder, DataSet], tmp_path: Path) -> None:
@@ -62,7 +64,7 @@ def test_scores_of_the_test_split_equal_those_of_scikit_learn(place: tuple[Encod
     truth = [str(name) for name in rng.choice(NAMES, 200)]
     said = [name if name != "weather" and rng.random() < 0.7 else str(rng.choice(NAMES[:3])) for name in truth]
     plan = outline(place, tmp_path)
-    found = pipeline.test_result(plan, kept(plan), predictions(kept(plan), "predictions.parquet", truth, said))
+    found = scoring.test_result(plan, kept(plan), predictions(kept(plan), "predictions.parquet", truth, said))
     assert found["rows"] == 200
     assert found["accuracy"] == pytest.approx(accuracy_score(truth, said))
     assert found["macro_f1"] == pytest.approx(f1_score(truth, said, average="macro", zero_division=0))
@@ -77,7 +79,7 @@ def test_scores_of_the_test_split_equal_those_of_scikit_learn(place: tuple[Encod
 def test_rows_of_an_unseen_class_count_as_errors(place: tuple[Encoder, DataSet], tmp_path: Path) -> None:
     truth, said = ["food", "money", "sport", "weather"], ["food", "money", "sport", "sport"]
     plan = outline(place, tmp_path)
-    found = pipeline.test_result(plan, kept(plan), predictions(kept(plan), "predictions.parquet", truth, said))
+    found = scoring.test_result(plan, kept(plan), predictions(kept(plan), "predictions.parquet", truth, said))
     assert found["accuracy"] == 0.75
     assert found["per_class"]["recall"] == [1.0, 1.0, 1.0, 0.0]
     assert found["macro_recall"] == 0.75
@@ -103,6 +105,8 @@ def test_results_tell_of_every_phase_and_are_shown(
     assert [row["phase"] for row in results["phases"]] == ["dae", "contrastive", "finetune"]
     assert not any(row["reused"] for row in [*results["phases"], results["baseline"]])
     assert (results["test"]["accuracy"], results["baseline_test"]["accuracy"]) == (0.75, 0.5)
+    assert [probe["after"] for probe in results["probes"]] == ["pretrained", "dae", "contrastive", "finetune"]
+    assert {probe["figures"]["linear"]["accuracy"] for probe in results["probes"]} == {0.5}
     pipeline.show(results, "where the results are")
     printed = capsys.readouterr().out
     for word in ("three phases", "75.00%", "plain fine-tuning", "50.00%", "2 of 3", "where the results are"):
@@ -130,12 +134,12 @@ def test_predictions_of_an_earlier_plan_are_no_result_of_this_one(place: tuple[E
 
 
 def test_a_classifier_is_tested_only_where_there_is_one(place: tuple[Encoder, DataSet], tmp_path: Path) -> None:
-    jobs = {name: pipeline.tests(outline(place, tmp_path, phases=phases), "runs/tiny") for name, phases in (
+    jobs = {name: scoring.tests(outline(place, tmp_path, phases=phases), "runs/tiny") for name, phases in (
         ("with", ("contrastive", "finetune")), ("without", ("dae", "contrastive"))
     )}  # fmt: skip
     assert jobs["without"] == {}
     assert jobs["with"]["test"].model == outline(place, tmp_path, phases=("contrastive", "finetune")).chain[-1].job.result
-    both = pipeline.tests(outline(place, tmp_path, phases=("dae",), baseline={}), "runs/tiny")
+    both = scoring.tests(outline(place, tmp_path, phases=("dae",), baseline={}), "runs/tiny")
     assert list(both) == ["baseline_test"]
 
 

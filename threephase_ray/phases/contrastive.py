@@ -120,14 +120,17 @@ def _stop_table(data: DataSet) -> NDArray[np.bool_]:
 
 def loss(knobs: Contrastive, model: Embedder, batch: Batch) -> Tensor:
     """This worker's part of the step's loss."""
+    repeat_dropout(batch)
+    embeddings = model(batch["ids"], batch["mask"])
+    return pairs_loss(embeddings, batch) if samples_pairs(knobs) else texts_loss(knobs, embeddings, batch)
+
+
+def texts_loss(knobs: Contrastive, embeddings: Tensor, batch: Batch) -> Tensor:
+    """The same for steps of texts, given the batch's embeddings [b, h]."""
     if "gradient" in batch:  # the step is accumulated: see `whole_step`
-        _set_random_state(batch["ids"].device, batch["random_state"])
-        product: Tensor = (model(batch["ids"], batch["mask"]).float() * batch["gradient"]).sum()
+        product: Tensor = (embeddings.float() * batch["gradient"]).sum()
         value: Tensor = batch["value"]
         return product - product.detach() + value
-    embeddings = model(batch["ids"], batch["mask"])
-    if samples_pairs(knobs):
-        return pairs_loss(embeddings, batch)
     return among_all(knobs, embeddings, batch["labels"], batch["weight"])
 
 
@@ -179,6 +182,12 @@ def whole_step(knobs: Contrastive) -> WholeStep:
         ]
 
     return prepare
+
+
+def repeat_dropout(batch: Batch) -> None:
+    """Before an accumulated step embeds a batch again: have dropout drop what it dropped in `whole_step`."""
+    if "random_state" in batch:
+        _set_random_state(batch["ids"].device, batch["random_state"])
 
 
 def _random_state(device: torch.device) -> Tensor:

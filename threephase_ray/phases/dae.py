@@ -1,4 +1,4 @@
-"""Phase 1: a denoising autoencoder (TSDAE) or masked language modelling adapts the encoder to the texts, without labels."""
+"""Phase 1: denoising autoencoder (TSDAE), masked or permuted language modelling adapt the encoder to the texts, without labels."""
 
 from pathlib import Path
 
@@ -7,12 +7,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from threephase_ray import losses, noise, pretrained
+from threephase_ray import losses, noise, packing, pretrained
 from threephase_ray.config import Config
 from threephase_ray.loader import DataSet, Split
 from threephase_ray.models import Embedder
 from threephase_ray.phases.spec import Batch, Ints, Phase, parameter_groups
-from threephase_ray.sampling import in_order, length_grouped
+from threephase_ray.sampling import by_length, length_grouped
 
 
 class Autoencoder(nn.Module):
@@ -43,6 +43,36 @@ class MaskedLM(nn.Module):
         return logits
 
 
+class PermutedLM(MaskedLM):
+    """The same two, reading a text in a random order (XLNet, Yang et al. 2019; MPNet, Song et al. 2020)."""
+
+    def __init__(self, embedder: Embedder, language_model: nn.Module, first_position: int) -> None:
+        """`first_position` is the position id of a text's first token."""
+        super().__init__(embedder, language_model)
+        self.first_position = first_position
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits [b, q, v] of the tokens that the last q of `ids` [b, t + q] ask for, at `positions` [b, t + q], as `sight` allows."""
+        positions, asked = batch["positions"], batch["targets"].shape[1]
+        logits: Tensor = self.language_model(
+            input_ids=batch["ids"], position_ids=positions + self.first_position, attention_mask=self._masks(batch["sight"], positions)
+        ).logits
+        return logits[:, -asked:]
+
+    def _masks(self, sight: Tensor, positions: Tensor) -> Tensor | dict[str, Tensor]:
+        """What attention adds to its scores, [b, 1, t + q, t + q]; where some layers look no further than a window, one for each kind."""
+        facts = self.embedder.encoder.config
+        if facts.model_type != "modernbert":
+            return _bias(sight)
+        near = (positions[:, :, None] - positions[:, None, :]).abs() <= facts.sliding_window
+        return {"full_attention": _bias(sight), "sliding_attention": _bias(sight & near)}
+
+
+def _bias(sight: Tensor) -> Tensor:
+    """0 where a position sees another, else the lowest number."""
+    return torch.zeros(sight.shape, device=sight.device).masked_fill(~sight, torch.finfo(torch.float32).min)[:, None]
+
+
 def phase(config: Config, data: DataSet) -> Phase:
     """The phase as `config.dae` describes it, over all texts that are not for validation or test."""
     knobs, train = config.dae, data.split("train", "unlabelled")
@@ -60,13 +90,13 @@ def phase(config: Config, data: DataSet) -> Phase:
         name="dae",
         version=1,
         training=knobs,
-        passes=2.0 if knobs.objective == "denoising" else 1.5,
+        passes={"denoising": 2.0, "mlm": 1.5, "permutation": 1.5 * (1 + knobs.noise_ratio)}[knobs.objective],
         train=train,
         validation=data.split("validation"),
         model=model,
         groups=lambda model: parameter_groups(model, model.embedder.encoder, knobs),
         steps=lambda epoch: length_grouped(train.lengths, batch, config.seed, epoch),
-        checks=lambda: in_order(len(data.split("validation")), batch),
+        checks=lambda: by_length(data.split("validation").lengths, batch),
         collate=collate,
         loss=lambda model, batch: token_loss(model, batch) / batch["total"],
         statistics=statistics,
@@ -81,21 +111,28 @@ Network = Autoencoder | MaskedLM
 
 def network(config: Config, embedder: Embedder) -> Network:
     """The network of the objective around `embedder`."""
+    if config.dae.objective == "denoising":
+        return Autoencoder(embedder, pretrained.decoder(config.encoder, embedder, config.dae.decoder, config.dae.decoder_layers))
+    language_model = pretrained.masked_lm(config.encoder, embedder)
     if config.dae.objective == "mlm":
-        return MaskedLM(embedder, pretrained.masked_lm(config.encoder, embedder))
-    return Autoencoder(embedder, pretrained.decoder(config.encoder, embedder, config.dae.decoder, config.dae.decoder_layers))
+        return MaskedLM(embedder, language_model)
+    facts = embedder.encoder.config
+    return PermutedLM(embedder, language_model, packing.first_position(facts, facts.pad_token_id))
 
 
 def corrupted(config: Config, data: DataSet, split: Split, visits: Ints, epoch: int) -> Batch:
     """Noisy texts and what is to be rebuilt: `ids`, `mask` [b, t] noisy; `targets` [b, s], -100 where nothing is.
 
-    Denoising also gives `decoder_ids` [b, s], the clean tokens before the targets.
+    Denoising also gives `decoder_ids` [b, s], the clean tokens before the targets. Permutation: see `permuted`.
     """
     clean = split.padded(visits[:, 0])
     draws = noise.uniform((config.seed, epoch), visits, clean.tokens.shape[1])
-    hit = noise.chosen(clean.words, draws, config.dae.noise_ratio, whole_words=config.dae.noise == "word_deletion")
+    whole_words = config.dae.noise == "word_deletion"
+    hit = noise.chosen(clean.words, draws, config.dae.noise_ratio, whole_words)
     wanted = clean.present & (visits[:, :1] >= 0)
     mask_id = int(data.tokenizer.mask_token_id)
+    if config.dae.objective == "permutation":
+        return permuted(clean.tokens, clean.present, noise.ranks(clean.words, draws, hit & wanted, whole_words), mask_id)
     if config.dae.objective == "mlm":
         choice = noise.uniform((config.seed, epoch, 1), visits, clean.tokens.shape[1])
         ids, targets = noise.masked_lm(clean.tokens, hit & wanted, choice, mask_id, len(data.tokenizer))
@@ -106,6 +143,19 @@ def corrupted(config: Config, data: DataSet, split: Split, visits: Ints, epoch: 
         ids, present = noise.delete(clean.tokens, clean.present, hit, int(data.tokenizer.pad_token_id))
     targets = np.where(wanted, clean.tokens, noise.IGNORED)[:, 1:]
     return _as_tensors(ids=ids, mask=present, decoder_ids=clean.tokens[:, :-1], targets=targets)
+
+
+def permuted(tokens: Ints, present: NDArray[np.bool_], ranks: Ints, mask_id: int) -> Batch:
+    """Clean texts [b, t] followed by a mask token for each of the tokens that `ranks` hides, at most q in a text.
+
+    `ids`, `positions` [b, t + q] and `sight` [b, t + q, t + q] of both; `targets` [b, q], -100 where a text hides fewer.
+    """
+    asked = noise.queries(ranks)
+    places = np.maximum(asked, 0)
+    targets = np.where(asked >= 0, np.take_along_axis(tokens, places, axis=1), noise.IGNORED)
+    ids = np.concatenate([tokens, np.full_like(asked, mask_id)], axis=1)
+    positions = np.concatenate([np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape), places], axis=1)
+    return _as_tensors(ids=ids, positions=positions, sight=noise.sight(ranks, present, asked), targets=targets)
 
 
 def target_count(config: Config, data: DataSet, split: Split, step: Ints, epoch: int) -> int:

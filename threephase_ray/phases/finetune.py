@@ -1,5 +1,6 @@
 """Phase 3: the classifier. A two-layer head trained with the encoder (or alone), or logistic regression on the embeddings."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,13 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from threephase_ray import losses, metrics, pretrained
-from threephase_ray.config import Config, FineTune
+from threephase_ray.config import Config, Contrastive, FineTune, SupervisedContrastive
 from threephase_ray.loader import DataSet, Split
 from threephase_ray.models import Classifier, Head
 from threephase_ray.noise import IGNORED
+from threephase_ray.phases import contrastive
 from threephase_ray.phases.spec import Batch, Ints, Phase, parameter_groups, tensors
-from threephase_ray.sampling import in_order, length_grouped
+from threephase_ray.sampling import by_length, length_grouped
 
 Embedded = tuple[NDArray[np.float32], Ints]  # embeddings [n, h] and classes [n]
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)  # inverse regularisation of logistic regression, chosen on validation
@@ -26,6 +28,8 @@ def phase(config: Config, data: DataSet, knobs: FineTune) -> Phase:
     train, validation = data.split("train"), data.split("validation")
     assert knobs.batch is not None
     batch = knobs.batch
+    balanced = knobs.class_weight == "balanced"
+    weights = losses.class_weights(torch.from_numpy(train.labels[:, -1]), data.classes) if balanced else None
 
     def model(previous: Path | None) -> nn.Module:
         embedder = pretrained.start(config.encoder, previous)
@@ -43,24 +47,46 @@ def phase(config: Config, data: DataSet, knobs: FineTune) -> Phase:
         model=model,
         groups=lambda model: parameter_groups(model, model.embedder.encoder, knobs),
         steps=lambda epoch: length_grouped(train.lengths, batch, config.seed, epoch),
-        checks=lambda: in_order(len(validation), batch),
-        collate=lambda split, visits, step, epoch: collate(data, split, visits, step),
-        loss=lambda model, batch: losses.classification(model(batch["ids"], batch["mask"]), batch["target"]) / batch["total"],
+        checks=lambda: by_length(validation.lengths, batch),
+        collate=lambda split, visits, step, epoch: collate(data, split, visits, step, weights),
+        loss=lambda model, batch: loss(knobs, model, batch),
         statistics=lambda model, batch: statistics(data, model, batch),
         score=score,
         rank=lambda scores: (scores["accuracy"], -scores["loss"]),
         hand_over=lambda model: model,
         embed=lambda model, batch: model.embedder(batch["ids"], batch["mask"]),
-        fit=fit if knobs.head == "logistic" else None,
+        whole_step=contrastive.whole_step(contrast(knobs)) if knobs.contrastive_weight else None,
+        fit=partial(fit, balanced=balanced) if knobs.head == "logistic" else None,
     )
 
 
-def collate(data: DataSet, split: Split, visits: Ints, step: Ints) -> Batch:
-    """Clean texts with `truth` [b], the class at the finest level, and `target` [b], -100 where no class of the model applies."""
+def contrast(knobs: FineTune) -> Contrastive:
+    """The contrastive part of the loss."""
+    return Contrastive(loss=SupervisedContrastive(temperature=knobs.contrastive_temperature))
+
+
+def collate(data: DataSet, split: Split, visits: Ints, step: Ints, weights: Tensor | None = None) -> Batch:
+    """Clean texts with `truth` [b], the class at the finest level, and `target` [b], -100 where no class of the model applies.
+
+    With `weights` [k] of the classes also `importance` [b], the weight of each row's loss.
+    """
     batch = tensors(split, visits)
     truth = batch["labels"][:, -1]
     unknown = (truth >= data.classes) | (truth < 0) | (batch["weight"] == 0)
-    return batch | {"truth": truth, "target": truth.masked_fill(unknown, IGNORED), "total": len(step)}
+    importance = {} if weights is None else {"importance": weights[truth.masked_fill(unknown, 0)]}
+    return batch | importance | {"truth": truth, "target": truth.masked_fill(unknown, IGNORED), "total": len(step)}
+
+
+def loss(knobs: FineTune, model: Classifier, batch: Batch) -> Tensor:
+    """This worker's part of the step's loss: cross-entropy, and the contrast of all texts of the step by its weight."""
+    contrastive.repeat_dropout(batch)
+    embeddings = model.embedder(batch["ids"], batch["mask"])
+    weights = batch["importance"] if knobs.class_weight == "balanced" else None
+    entropy: Tensor = losses.classification(model.head(embeddings), batch["target"], knobs.label_smoothing, weights) / batch["total"]
+    if not knobs.contrastive_weight:
+        return entropy
+    together = contrastive.texts_loss(contrast(knobs), embeddings, batch)
+    return (1 - knobs.contrastive_weight) * entropy + knobs.contrastive_weight * together
 
 
 def statistics(data: DataSet, model: Classifier, batch: Batch) -> Tensor:
@@ -78,14 +104,15 @@ def score(counts: NDArray[np.float64]) -> dict[str, float]:
     return {**metrics.classification(hits, predicted, support), "loss": float(counts[0] / max(1.0, counts[1]))}
 
 
-def fit(model: Classifier, train: Embedded, validation: Embedded) -> None:
+def fit(model: Classifier, train: Embedded, validation: Embedded, balanced: bool = False) -> None:
     """Set the linear head to the logistic regression, of five strengths, that is best on validation.
 
     Args:
-        train, validation: embeddings [n, h] and classes [n].
+        train, validation: embeddings [n, h] and classes [n]. balanced: whether all classes weigh alike, whatever their sizes.
     """
-    scaler = StandardScaler().fit(train[0])
-    fitted = [LogisticRegression(C=strength, max_iter=1000).fit(scaler.transform(train[0]), train[1]) for strength in STRENGTHS]
+    scaler, weight = StandardScaler().fit(train[0]), "balanced" if balanced else None
+    kinds = [LogisticRegression(C=strength, max_iter=1000, class_weight=weight) for strength in STRENGTHS]
+    fitted = [kind.fit(scaler.transform(train[0]), train[1]) for kind in kinds]
     best = max(fitted, key=lambda regression: regression.score(scaler.transform(validation[0]), validation[1]))
     coefficients, bias = best.coef_, best.intercept_
     if len(coefficients) == 1:  # two classes have one row of coefficients

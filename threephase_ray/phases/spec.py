@@ -51,16 +51,29 @@ class Phase:
 
 
 def parameter_groups(model: nn.Module, encoder: nn.Module, training: Training) -> list[dict[str, Any]]:
-    """AdamW's groups: encoder and new layers with their learning rates, each with and without weight decay."""
-    of_encoder = {id(parameter) for parameter in encoder.parameters()}
+    """AdamW's groups: encoder, by layers if they differ, and new layers with their learning rates, each with and without weight decay."""
+    of_encoder = encoder_rates(encoder, training.learning_rate, training.layer_decay)
     head_rate = training.learning_rate if training.head_learning_rate is None else training.head_learning_rate
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
-            rate = training.learning_rate if id(parameter) in of_encoder else head_rate
+            rate = of_encoder.get(id(parameter), head_rate)
             decay = training.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
+
+
+def encoder_rates(encoder: nn.Module, rate: float, decay: float) -> dict[int, float]:
+    """Learning rate of each parameter of the encoder, by its id: `rate` in the top layer, in each other one that of the layer above
+    times `decay`, last the embeddings and all else below or beside the layers. What follows on the layers learns as the top one.
+    """
+    layers = max((module for module in encoder.modules() if isinstance(module, nn.ModuleList)), key=len, default=nn.ModuleList())
+    rates = {id(parameter): rate * decay ** len(layers) for parameter in encoder.parameters()}
+    for depth, layer in enumerate(reversed(layers)):
+        rates |= {id(parameter): rate * decay**depth for parameter in layer.parameters()}
+    children = list(encoder.children())
+    holder = next((i for i, child in enumerate(children) if any(module is layers for module in child.modules())), len(children))
+    return rates | {id(parameter): rate for child in children[holder + 1 :] for parameter in child.parameters()}
 
 
 def tensors(split: Split, visits: Ints) -> Batch:

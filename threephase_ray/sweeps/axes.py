@@ -25,6 +25,8 @@ _REFUSED = {
     "data.shard_rows": _MACHINE,
     "skip_nonfinite": "lets damaged steps pass and changes no sound result",
     "baseline": "is not part of a trial",
+    "probe": "looks at what was trained and changes no result",
+    "predict": "looks at what was trained and changes no result",
     "sweep": "is the search itself",
 }
 _SEARCHED = ("compute.precision", "compute.global_batch")  # unlike the rest of their section

@@ -6,13 +6,13 @@ from typing import Any, Protocol
 from threephase_ray.errors import JobError
 from threephase_ray.sweeping import Sweep
 from threephase_ray.sweeps import chains
-from threephase_ray.sweeps.chains import Planner
 from threephase_ray.sweeps.journal import Journal
 from threephase_ray.sweeps.search import Search
 from threephase_ray.sweeps.space import Space
-from threephase_ray.sweeps.stopping import PROBE, Judge
+from threephase_ray.sweeps.stopping import Judge
 from threephase_ray.sweeps.trial import Mark, Point, Status, Trial
-from threephase_ray.training.tasks import Item
+from threephase_ray.training.tasks import PROBE, Item
+from threephase_ray.trials import Planner
 
 
 class Foreman(Protocol):

@@ -8,8 +8,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from threephase_ray.sweeping import Sweep
 from threephase_ray.sweeps.trial import Mark, Trial
-
-PROBE = "probe"
+from threephase_ray.training.tasks import PROBE
 
 
 class Judge:

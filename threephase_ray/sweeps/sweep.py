@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from threephase_ray import console, pipeline, planning, results
+from threephase_ray import console, pipeline, planning, reports, results, trials
 from threephase_ray.command import dump
 from threephase_ray.config import Config
 from threephase_ray.errors import ConfigError, JobError
 from threephase_ray.results import Store
 from threephase_ray.sweeping import SweepConfig
-from threephase_ray.sweeps import chains, plots
+from threephase_ray.sweeps import plots
 from threephase_ray.sweeps import results as found
-from threephase_ray.sweeps.chains import Planner
 from threephase_ray.sweeps.conductor import Conductor
 from threephase_ray.sweeps.journal import Journal, read
 from threephase_ray.sweeps.leaderboard import Board, table
 from threephase_ray.sweeps.search import build, importance, storage
 from threephase_ray.sweeps.space import Space
-from threephase_ray.sweeps.stopping import PROBE
+from threephase_ray.training.tasks import PROBE
+from threephase_ray.trials import Planner
 
 if TYPE_CHECKING:
     from threephase_ray.training.crew import Crew
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _SECONDS = 0.5  # between two looks at a running sweep
 _SHORT = 30  # characters of a sweep's name in those of its runs
 _RUNS = 1_000_000  # numbers of the foreman's entries that are no trials
-_LOOSE = {"name", "store", "scratch", "checkpoint", "skip_nonfinite", "baseline"}  # knobs that leave trials comparable
+_LOOSE = {"name", "store", "scratch", "checkpoint", "skip_nonfinite", "baseline", "probe", "predict"}  # knobs that leave trials comparable
 
 
 def sweep(config: SweepConfig, dry_run: bool = False) -> None:
@@ -99,7 +99,7 @@ def work(config: SweepConfig, space: Space, planner: Planner, journal: Journal, 
             attend(conductor, crew, wish, board)
         if not conductor.halted:
             retrain(config, space, planner, journal, crew, store, wish)
-        tell_of_starts(crew)
+        trials.tell_of_starts(crew)
     if came:
         raise signals.Stopped("stopped as asked: all is saved\n  run the same command again to go on from there", came[0])
     if conductor.halted:
@@ -107,14 +107,6 @@ def work(config: SweepConfig, space: Space, planner: Planner, journal: Journal, 
     elif all(trial.status == "failed" for trial in journal.trials.values()):
         raise JobError(f"every trial failed, the last one so: {list(journal.trials.values())[-1].reason}\n  see {folder}/events.jsonl")
     journal.finish(asked(config))
-
-
-def tell_of_starts(crew: "Crew") -> None:
-    """What starting the worker groups cost, against what they worked."""
-    status = crew.ask("status")
-    starts, spent = status["start_seconds"], status["worker_seconds"]
-    share = f", {starts / (starts + spent):.0%} of all" if spent else ""
-    console.console.print(f"{crew.groups} worker group(s) started in {starts:.0f} worker seconds{share}", highlight=False)
 
 
 def attend(conductor: Conductor, crew: "Crew", wish: threading.Event, board: Board) -> None:
@@ -155,7 +147,7 @@ def retrain(
             pipeline.begin(outline, store, run)
             store.storage.remove(f"{run}/predictions.parquet")  # of another best one; what is there counts as done
             runs[_RUNS + i] = outline
-            crew.enter(_RUNS + i, chains.tested(outline, run), False)
+            crew.enter(_RUNS + i, trials.tested(outline, run), False)
     if runs:
         console.console.print(f"training the best configuration anew, for {len(runs)} seed(s)", highlight=False)
     for number in runs:
@@ -175,7 +167,7 @@ def best_run(config: SweepConfig, best: Config, seed: int | None = None) -> Conf
     name = f"{config.name[:_SHORT].rstrip('-')}-best"
     if seed is None:
         return best.model_copy(update={"name": name})
-    return best.model_copy(update={"name": f"{name}-s{seed}", "seed": seed, "baseline": None})
+    return best.model_copy(update={"name": f"{name}-s{seed}", "seed": seed, "baseline": None, "predict": "test"})
 
 
 def deliver(config: SweepConfig, space: Space, journal: Journal, store: Store) -> None:
@@ -199,6 +191,7 @@ def deliver(config: SweepConfig, space: Space, journal: Journal, store: Store) -
         )
         summary["retrained"] = retrained(config, store)
     store.write_json(f"{folder}/results.json", summary | {"importance": weights})
+    reports.write(store, folder)
     for reason in drawn.skipped:
         console.console.print(f"no plot: {reason}", highlight=False)
     console.console.print(f"trials, plots and the best configuration: {store.storage.uri}/{folder}", soft_wrap=True)

@@ -53,13 +53,15 @@ def per_row(
     size: int,
     rows: Ints | None = None,
 ) -> NDArray[np.float32]:
-    """`function`'s rows [n, c] for `rows` of `split`, or all, in order, on every worker."""
+    """`function`'s rows [n, c] for `rows` of `split`, or all, in order, on every worker. Texts of like length are passed together."""
     rank, workers = world()
     engine.train(False)
-    parts = []
-    for step in sampling.in_order(len(split) if rows is None else rows, size * workers):
+    parts, rows = [], np.arange(len(split)) if rows is None else rows
+    order = np.argsort(split.lengths[rows], kind="stable")
+    for step in sampling.in_order(rows[order], size * workers):
         (visits,) = sampling.share(step, rank, workers, size)
         values = engine.apply(function, to_device(phase.collate(split, visits, step, -1), device)).float()
         everyone = losses.gather(values)
         parts.append(everyone[: len(step)].cpu().numpy())
-    return np.concatenate(parts)
+    found = np.concatenate(parts)
+    return found[np.argsort(order)]

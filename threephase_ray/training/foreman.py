@@ -75,6 +75,11 @@ class Foreman:
             entry.at, entry.read = entry.at + 1, 0
         return {"kind": "done", "figures": self._tasks[entry.chain[-1].key].figures, **self.withdraw(number)}
 
+    def ends(self, numbers: Iterable[int]) -> dict[int, dict[str, Any]]:
+        """News of those that have ended, of trials without marks."""
+        found = {number: self.news(number) for number in numbers}
+        return {number: news for number, news in found.items() if news is not None}
+
     def withdraw(self, number: int) -> dict[str, Any]:
         """The trial goes no further: nothing is done for it alone any more. Its cost, see `cost`."""
         self._entries[number].over = True

@@ -24,18 +24,22 @@ class PhaseJob:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One classifier to run over the test split: `model` a finished phase's name in the store, `predictions` the file to write."""
+    """One classifier to run over a split: `model` a finished phase's name in the store, `predictions` the file to write."""
 
     phase: str
     model: str
     predictions: str
+    split: str = "test"
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What the embeddings of a finished phase are worth on validation: `model` its name in the store, `result` the file to write."""
+    """What embeddings are worth on validation: of a finished phase, `model` its name in the store, or of the pretrained encoder (None).
 
-    model: str
+    `result`: the JSON file to write; some of the embeddings lie beside it.
+    """
+
+    model: str | None
     result: str
 
 

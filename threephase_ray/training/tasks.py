@@ -8,6 +8,7 @@ from typing import Any, Literal
 from threephase_ray.training.accounting import Event
 
 PHASE = 100  # progress of a trial in one phase
+PROBE, TEST = "probe", "test"  # names of items that are no phases
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Item:
     """A link of a trial's chain, as plain JSON: what to do, and which of its figures says how good the trial is."""
 
     key: str
-    name: str  # the phase, "probe" or "test"
+    name: str  # the phase, `PROBE` or `TEST`
     plan: dict[str, Any]  # a `Plan`
     progress: int  # of the trial before it
     steps: int = 0  # of the phase, as planned
@@ -67,7 +68,7 @@ def marks(item: Item, task: Task) -> Iterator[dict[str, Any]]:
     """The marks that an item gives, as far as they are known, each with its progress and score."""
     if item.figure is None:
         return
-    if item.name == "probe":
+    if item.name == PROBE:
         if task.state == "done":
             kind, _, name = item.figure.partition(".")
             yield {"progress": item.progress, "score": task.figures[kind][name]}

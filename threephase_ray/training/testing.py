@@ -1,4 +1,4 @@
-"""The test split: read once, at the end, by finished classifiers."""
+"""The test split: read once, at the end, by finished classifiers; or the validation split in its place."""
 
 import io
 
@@ -18,12 +18,12 @@ from threephase_ray.training.together import first
 
 
 def predict_test(job: Prediction, desk: Desk) -> None:
-    """Class probabilities for the test split, as Parquet: row, label, predicted, probabilities."""
+    """Class probabilities for the job's split, as Parquet: row, label, predicted, probabilities."""
     config, data, device = desk.config, desk.data, desk.device
-    split, phase = data.split("test"), phases.build(job.phase, config, data)
+    split, phase = data.split(job.split), phases.build(job.phase, config, data)
     model = models.restore(desk.store.fetch(job.model)).to(device)
     assert isinstance(model, Classifier)
-    desk.report({"event": "test", "phase": job.phase, "rows": len(split)})
+    desk.report({"event": "test", "phase": job.phase, "split": job.split, "rows": len(split)})
     settings = Settings(stage=0, precision=config.compute.precision, clip=1.0, epsilon=1e-8, micros=1)
     engine = PlainEngine(model, [], device, settings)
     probabilities = evaluate.per_row(_probabilities, phase, engine, device, split, config.compute.micro_batch)

@@ -20,6 +20,7 @@ from threephase_ray.results import Store
 from threephase_ray.training import accounting, evaluate, events, loop, peak
 from threephase_ray.training.engine import DeepSpeedEngine, Engine, PlainEngine, Settings, world
 from threephase_ray.training.keeper import Keeper
+from threephase_ray.training.keeping import kept
 from threephase_ray.training.plan import Desk, PhaseJob, Plan, Prediction, Probe
 from threephase_ray.training.probing import probe
 from threephase_ray.training.stop import Stop, asked
@@ -81,8 +82,9 @@ def _train(job: PhaseJob, desk: Desk, turn: Turn, keeper: Keeper) -> bool:
             return False
         cpu = sum(everyone(time.process_time() - began))  # of this attempt
         figures = _figures(engine, model, desk) | {"phase": phase.name, "key": job.key, "cpu_seconds": cpu}
-    first(lambda: _commit(job, desk, turn, phase.hand_over(model), course.weights, course.state() | figures))
-    report({"event": "phase_end", "key": job.key, "steps": course.steps, **course.scores})
+    weights, choice = kept(phase, _start(job, desk), course.weights, desk)
+    first(lambda: _commit(job, desk, turn, phase.hand_over(model), weights, course.state() | figures | choice))
+    report({"event": "phase_end", "key": job.key, "steps": course.steps, **course.scores, **choice})
     _account(desk, job, -1)
     return True
 
@@ -127,9 +129,14 @@ def _named(report: loop.Report, name: str) -> loop.Report:
     return lambda event: report({"phase": name, **event})
 
 
+def _start(job: PhaseJob, desk: Desk) -> Path | None:
+    """The finished phase that this one starts from; None: the pretrained encoder."""
+    return None if job.previous is None else desk.store.fetch(job.previous)
+
+
 def _model(phase: Phase, job: PhaseJob, desk: Desk) -> nn.Module:
     """The phase's model, the same on all workers: rank 0's initial weights count."""
-    model = phase.model(None if job.previous is None else desk.store.fetch(job.previous))
+    model = phase.model(_start(job, desk))
     if desk.config.compute.gradient_checkpointing:
         for module in model.modules():
             if isinstance(module, PreTrainedModel):

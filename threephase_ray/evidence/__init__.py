@@ -1,0 +1,1 @@
+"""What runs of several seeds show: means with intervals, arms compared, calibration, clusters."""

@@ -1,0 +1,109 @@
+"""Encoders without padding: the texts of a batch as one row of real tokens; only attention sees them apart.
+
+Everything but attention treats each token by itself, so padding need not be passed there. Attention is an implementation of our own,
+registered with transformers, which puts queries, keys and values back into their padded places, and takes only real ones out.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import create_bidirectional_mask, create_bidirectional_sliding_window_mask, sdpa_mask
+
+NAME = "threephase_packed"  # of the attention, in a loaded configuration; it is never saved
+FAMILIES = {
+    "bert",
+    "electra",
+    "distilbert",
+    "modernbert",
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+}  # with attention to plug in, and positions
+_OFFSET = ("roberta", "xlm-roberta", "camembert", "mpnet")  # whose positions start behind the padding token's id
+
+
+class Packing:
+    """Where the tokens of a batch belong: `mask` [b, t] is true where there is one; the row of real tokens has n of them."""
+
+    def __init__(self, mask: Tensor) -> None:
+        self.mask = mask
+        self._places = mask.flatten().nonzero().squeeze(1)
+
+    def take(self, padded: Tensor) -> Tensor:
+        """The real tokens [n, ...] of [b, t, ...]."""
+        return padded.flatten(0, 1).index_select(0, self._places)
+
+    def spread(self, real: Tensor) -> Tensor:
+        """Real tokens [n, ...] in their places [b, t, ...], zero elsewhere."""
+        rows, columns = self.mask.shape
+        empty = real.new_zeros(rows * columns, *real.shape[1:])
+        spread: Tensor = empty.index_copy(0, self._places, real)
+        return spread.view(rows, columns, *real.shape[1:])
+
+    def positions(self) -> Tensor:
+        """The place [n] of each token in its own text, from 0."""
+        return self.take(self.mask.long().cumsum(dim=1) - 1)
+
+
+def first_position(config: Any, pad: int) -> int:
+    """The position id of a text's first token, `pad` being the id of the padding token."""
+    return pad + 1 if config.model_type in _OFFSET else 0
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    packing: Packing | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Attention over [1, heads, n, d] with each text by itself, as [1, n, heads, d]; without a packing it is PyTorch's own."""
+    if packing is None:
+        result: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
+        )
+        return result
+    q, k, v = (packing.spread(states[0].transpose(0, 1)).transpose(1, 2) for states in (query, key, value))
+    found = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask, dropout_p=dropout, scale=scaling)
+    return packing.take(found.transpose(1, 2))[None], None
+
+
+AttentionInterface.register(NAME, attend)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+def enable(encoder: Any) -> bool:
+    """Let an encoder use the attention, if its family can; whether it can."""
+    if encoder.config.model_type not in FAMILIES or encoder.config._attn_implementation not in ("sdpa", NAME):
+        return False
+    encoder.config._attn_implementation = NAME
+    return True
+
+
+def states(encoder: Any, ids: Tensor, mask: Tensor) -> Tensor:
+    """Last hidden states [b, t, h] of token ids [b, t], zero where `mask` is false. The encoder is `enable`d."""
+    packing = Packing(mask)
+    found = encoder(
+        input_ids=packing.take(ids)[None],
+        position_ids=packing.positions()[None] + first_position(encoder.config, encoder.config.pad_token_id),
+        attention_mask=_masks(encoder.config, mask),
+        packing=packing,
+    )
+    return packing.spread(found.last_hidden_state[0])
+
+
+def _masks(config: Any, mask: Tensor) -> Any:
+    """The attention's masks in padded places, made by transformers; most of ModernBERT's layers look at near tokens only."""
+    shape = torch.empty(*mask.shape, 1, device=mask.device)
+    full = create_bidirectional_mask(config, shape, mask, allow_is_bidirectional_skip=False)
+    if config.model_type != "modernbert":
+        return full
+    return {"full_attention": full, "sliding_attention": create_bidirectional_sliding_window_mask(config, shape, mask)}
