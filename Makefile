@@ -1,6 +1,6 @@
 # The words that developers and CI use alike. Each target does the set-up it needs.
 .DELETE_ON_ERROR:
-.PHONY: help quickstart unit test faults golden check readme clean
+.PHONY: help quickstart unit test faults study golden check readme clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -29,6 +29,9 @@ test: unit  ## all tests but the slow ones
 faults: $(READY)  ## kill, stop, damage and disturb runs in every way; more than an hour, best as root on Linux
 	$(BIN)/python -m pytest -m slow tests/integration
 	$(BIN)/python -m tests.faults
+
+study: $(READY)  ## what each phase adds, with intervals: needs texts/snips2 and texts/atis, see jobs/configs/studies/ablation.yaml
+	$(BIN)/python jobs/study.py --config jobs/configs/studies/ablation.yaml
 
 golden: $(READY)  ## write the golden losses anew, after a change that is meant to move them
 	$(BIN)/python -m pytest tests/integration/test_golden.py --regenerate

@@ -10,8 +10,8 @@ from threephase_ray.noise import IGNORED
 
 
 def reconstruction(logits: Tensor, targets: Tensor) -> Tensor:
-    """Sum of the cross-entropies of the tokens: logits [b, t, v], targets [b, t], positions with target -100 left out."""
-    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    """Sum of the cross-entropies of the tokens: logits [n, v], targets [n], those of -100 left out."""
+    return F.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction="sum")
 
 
 def classification(logits: Tensor, labels: Tensor, smoothing: float = 0.0, weights: Tensor | None = None) -> Tensor:

@@ -99,7 +99,8 @@ class TiedDecoder(nn.Module):
     def __init__(self, causal: nn.Module, encoder: nn.Module) -> None:
         """Replace the encoder's parameters by the decoder's of the same name, keeping the encoder's values."""
         super().__init__()
-        self.causal = causal
+        self.causal: Any = causal
+        self.packs = packing.enable(causal)
         decoder = causal.get_submodule(str(causal.base_model_prefix))
         own = dict(decoder.named_parameters())
         for name, parameter in list(encoder.named_parameters()):
@@ -107,15 +108,17 @@ class TiedDecoder(nn.Module):
             module, _, leaf = name.rpartition(".")
             setattr(encoder.get_submodule(module), leaf, own[name])
 
-    def forward(self, memory: Tensor, ids: Tensor) -> Tensor:
-        """Logits [b, t, v] of the token after each of `ids` [b, t], given one vector [b, h] of each text."""
+    def forward(self, memory: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """Logits [n, v] of the token after each of `ids` [b, t] where `mask` is true, given one vector [b, h] of each text."""
+        if self.packs:
+            return packing.logits(self.causal, memory, ids, mask)
         logits: Tensor = self.causal(
             input_ids=ids,
             encoder_hidden_states=memory.unsqueeze(1),
             encoder_attention_mask=torch.ones(len(ids), 1, dtype=torch.long, device=ids.device),
             use_cache=False,
         ).logits
-        return logits
+        return logits[mask]
 
 
 def save(model: nn.Module, state: dict[str, Tensor], folder: Path) -> None:

@@ -32,6 +32,7 @@ class Packing:
     def __init__(self, mask: Tensor) -> None:
         self.mask = mask
         self._places = mask.flatten().nonzero().squeeze(1)
+        self.texts = self._places // mask.shape[1]  # [n], the text of each token
 
     def take(self, padded: Tensor) -> Tensor:
         """The real tokens [n, ...] of [b, t, ...]."""
@@ -65,12 +66,17 @@ def attend(
     packing: Packing | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Attention over [1, heads, n, d] with each text by itself, as [1, n, heads, d]; without a packing it is PyTorch's own."""
+    """Attention over [1, heads, n, d] with each text by itself, as [1, n, heads, d]; without a packing it is PyTorch's own.
+
+    Keys and values of a decoder's cross-attention are the texts' memories, one each, [1, heads, b, d]: a softmax over one is 1.
+    """
     if packing is None:
         result: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )
         return result
+    if key.shape[2] != query.shape[2]:
+        return F.dropout(value[:, :, packing.texts], dropout).transpose(1, 2), None
     q, k, v = (packing.spread(states[0].transpose(0, 1)).transpose(1, 2) for states in (query, key, value))
     found = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask, dropout_p=dropout, scale=scaling)
     return packing.take(found.transpose(1, 2))[None], None
@@ -98,6 +104,21 @@ def states(encoder: Any, ids: Tensor, mask: Tensor) -> Tensor:
         packing=packing,
     )
     return packing.spread(found.last_hidden_state[0])
+
+
+def logits(causal: Any, memory: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+    """What a causal class, which is `enable`d, says [n, v] of the token after each real one of `ids` [b, t], given memory [b, h]."""
+    packing = Packing(mask)
+    seen = torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool, device=mask.device).tril() & mask[:, None, None, :]
+    found: Tensor = causal(
+        input_ids=packing.take(ids)[None],
+        position_ids=packing.positions()[None] + first_position(causal.config, causal.config.pad_token_id),
+        attention_mask=seen,
+        encoder_hidden_states=memory[None],
+        use_cache=False,
+        packing=packing,
+    ).logits
+    return found[0]
 
 
 def _masks(config: Any, mask: Tensor) -> Any:

@@ -34,7 +34,8 @@ def play(folder: Path, rank: int, workers: int) -> None:
     for way in case["ways"]:
         if way["workers"] == workers:
             for variant in case["variants"]:
-                train(folder, case, data, variant, way)
+                if "ways" not in variant or name(way) in variant["ways"]:
+                    train(folder, case, data, variant, way)
     dist.destroy_process_group()
 
 

@@ -14,6 +14,7 @@ from threephase_ray.results import Store
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(950)]
 GOLDEN = Path(__file__).parent.parent / "golden" / "losses.json"
 STEPS, BATCH = 20, 8
+FEW = ["plain0-1x8", "deepspeed1-1x4", "deepspeed1-2x2"]  # for variants that differ from others in their arithmetic alone
 VARIANTS: list[dict[str, Any]] = [
     {"name": "dae", "phase": "dae", "knobs": {}},
     {"name": "dae-checkpointing", "phase": "dae", "knobs": {"compute": {"gradient_checkpointing": True}}},
@@ -23,11 +24,17 @@ VARIANTS: list[dict[str, Any]] = [
     {"name": "cosine-pairs", "phase": "contrastive", "knobs": {"contrastive": {"loss": {"name": "cosine_regression", "pairs": "sampled"}}}},
     {"name": "joint", "phase": "joint", "knobs": {}},
     {"name": "finetune", "phase": "finetune", "knobs": {}},
-    {"name": "permutation", "phase": "dae", "knobs": {"dae": {"objective": "permutation", "noise_ratio": 0.3, "layer_decay": 0.8}}},
+    {
+        "name": "permutation",
+        "phase": "dae",
+        "knobs": {"dae": {"objective": "permutation", "noise_ratio": 0.3, "layer_decay": 0.8}},
+        "ways": FEW,
+    },
     {
         "name": "finetune-contrast",
         "phase": "finetune",
         "knobs": {"finetune": {"contrastive_weight": 0.4, "class_weight": "balanced", "label_smoothing": 0.1}},
+        "ways": FEW,
     },
 ]
 # One worker with the whole batch, or two with half of it each; in one pass, or accumulated over two.
@@ -44,6 +51,11 @@ REFERENCE = WAYS[0]
 
 def label(way: dict[str, Any]) -> str:
     return f"{way['engine']}{way['stage']}-{way['workers']}x{way['micro']}"
+
+
+def ways(variant: str) -> list[str]:
+    """The ways in which a variant is computed."""
+    return next(each.get("ways", [label(way) for way in WAYS]) for each in VARIANTS if each["name"] == variant)
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +81,9 @@ def played(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict[tuple[s
     assert done.returncode == 0, done.stderr[-3000:]
     store = Store(str(folder / "store"), str(folder / "scratch"))
     return {
-        (variant["name"], label(way)): json.loads((store.fetch(f"phases/{variant['name']}-{label(way)}") / "metrics.json").read_text())
+        (variant["name"], way): json.loads((store.fetch(f"phases/{variant['name']}-{way}") / "metrics.json").read_text())
         for variant in VARIANTS
-        for way in WAYS
+        for way in ways(variant["name"])
     }
 
 
@@ -81,9 +93,9 @@ def test_losses_do_not_depend_on_how_they_are_computed(played, variant: str, reg
     if regenerate:
         golden[variant] = played[variant, label(REFERENCE)]["losses"]
         GOLDEN.write_text(json.dumps(golden, indent=1) + "\n")
-    for way in WAYS:
-        assert len(played[variant, label(way)]["losses"]) == STEPS
-        assert played[variant, label(way)]["losses"] == pytest.approx(golden[variant], abs=1e-5), label(way)
+    for way in ways(variant):
+        assert len(played[variant, way]["losses"]) == STEPS
+        assert played[variant, way]["losses"] == pytest.approx(golden[variant], abs=1e-5), way
 
 
 def test_recomputing_activations_changes_nothing(played) -> None:
@@ -101,8 +113,8 @@ def test_losses_fall(played, variant: str) -> None:
 @pytest.mark.parametrize("variant", [variant["name"] for variant in VARIANTS])
 def test_validation_loss_is_summed_exactly(played, variant: str) -> None:
     expected = played[variant, label(REFERENCE)]["scores"]["loss"]
-    for way in WAYS:
-        assert played[variant, label(way)]["scores"]["loss"] == pytest.approx(expected, abs=1e-5), label(way)
+    for way in ways(variant):
+        assert played[variant, way]["scores"]["loss"] == pytest.approx(expected, abs=1e-5), way
 
 
 @pytest.mark.parametrize("variant", ["dae", "contrastive", "finetune"])

@@ -24,6 +24,7 @@ from threephase_ray.training.plan import Plan
 from threephase_ray.training.tasks import Item
 from threephase_ray.trials import Planner
 
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 STUDY = """
 name: s
 store: {folder}/store
@@ -216,7 +217,7 @@ def test_a_study_that_is_stopped_goes_on_and_finds_the_same(place: Path) -> None
 def test_a_run_that_fails_is_named_and_the_others_count(place: Path, whole: tuple[Life, list[str]]) -> None:
     wild = {"learning_rate": 1.0, "clip": 1e30, "epsilon": 1e-30, "weight_decay": 1e30}
     knobs = ", ".join(f"contrastive.{name}: {value:.1e}" for name, value in wild.items())
-    life = Life(read(place, SMALL[0], ("{finetune.head: logistic}", f"{{{knobs}}}")))
+    life = Life(read(place, SMALL[0], ("{finetune.head: logistic}", f"{{{knobs}}}, tune: {{finetune.steps: [2, 3]}}")))
     assert [arm for arm, reason in life.told.ended if reason] == ["light", "light"]
     found, rows = life.found()
     assert [(each["arm"], each["seed"]) for each in found["failed"]] == [("light", 0), ("light", 1)]

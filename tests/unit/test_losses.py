@@ -131,7 +131,7 @@ def test_reconstruction_and_classification_are_sums_of_cross_entropies() -> None
     targets[0, 2:] = -100
     shares = torch.log_softmax(logits.double(), dim=-1)
     naive = -sum(float(shares[i, j, targets[i, j]]) for i in range(3) for j in range(5) if targets[i, j] >= 0)
-    assert float(losses.reconstruction(logits, targets)) == pytest.approx(naive, rel=1e-6)
+    assert float(losses.reconstruction(logits.flatten(0, 1), targets.flatten())) == pytest.approx(naive, rel=1e-6)
     assert float(losses.classification(logits[:, 0], targets[:, 0])) == pytest.approx(
         -sum(float(shares[i, 0, targets[i, 0]]) for i in range(3)), rel=1e-6
     )

@@ -82,6 +82,30 @@ def test_the_padding_is_not_passed(tmp_path: Path) -> None:
     assert seen == [sum(LENGTHS)]
 
 
+@pytest.mark.parametrize("family", CAN)
+def test_a_packed_decoder_equals_a_padded_one(tmp_path: Path, family: str) -> None:
+    model, (ids, mask) = embedder(tmp_path, family), batch(family)
+    decoder = pretrained.decoder(tiny_models.checkpoint(tmp_path, family), model, "auto", layers=2).eval()
+    assert decoder.packs
+    memory = model(ids, mask).detach().requires_grad_()
+    found = []
+    for packs in (True, False):
+        decoder.packs, memory.grad = packs, None
+        decoder.zero_grad()
+        logits = decoder(memory, ids, mask)
+        assert logits.shape == (sum(LENGTHS), len(tiny_models.tokenizer(family)))
+        logits.square().mean().backward()
+        gradients = {name: each.grad.clone() for name, each in decoder.named_parameters() if each.grad is not None}
+        found.append((logits.detach(), memory.grad.clone(), gradients))
+    (packed, to_memory, gradients), (padded, as_padded, expected) = found
+    scale = max(float(each.abs().max()) for each in expected.values())
+    assert torch.allclose(packed, padded, atol=2e-6 * float(padded.abs().max()), rtol=0)
+    assert torch.allclose(to_memory, as_padded, atol=1e-6 * scale, rtol=1e-5)
+    for name in expected:  # the queries and keys of a softmax over one have no effect, and so no gradient
+        given = gradients.get(name, torch.zeros_like(expected[name]))
+        assert torch.allclose(given, expected[name], atol=2e-6 * scale, rtol=1e-5), name
+
+
 @pytest.mark.parametrize("family", sorted(set(tiny_models.FAMILIES) - packing.FAMILIES))
 def test_other_families_stay_padded(tmp_path: Path, family: str) -> None:
     model, (ids, mask) = embedder(tmp_path, family), batch(family)

@@ -14,19 +14,21 @@ from threephase_ray.models import Embedder
 from threephase_ray.phases.spec import Batch, Ints, Phase, parameter_groups
 from threephase_ray.sampling import by_length, length_grouped
 
+Guess = tuple[Tensor, Tensor]  # logits [n, v] of tokens to rebuild, and the tokens [n]; -100 where they are not asked for
+
 
 class Autoencoder(nn.Module):
     """Embedder with bottleneck, and the decoder that rebuilds a text from the embedding of its noisy version."""
 
     def __init__(self, embedder: Embedder, decoder: nn.Module) -> None:
-        """`decoder` takes (memory [b, h], ids [b, t]) and gives logits [b, t, v]."""
+        """`decoder` takes (memory [b, h], ids [b, t], mask [b, t]) and gives logits [n, v] of the n tokens in the mask."""
         super().__init__()
         self.embedder, self.decoder = embedder, decoder
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Logits [b, t, v] of the tokens after each of `decoder_ids`."""
-        logits: Tensor = self.decoder(self.embedder(batch["ids"], batch["mask"]), batch["decoder_ids"])
-        return logits
+    def forward(self, batch: Batch) -> Guess:
+        """Of the tokens after each of `decoder_ids` [b, s] in `decoder_mask`."""
+        mask = batch["decoder_mask"]
+        return self.decoder(self.embedder(batch["ids"], batch["mask"]), batch["decoder_ids"], mask), batch["targets"][mask]
 
 
 class MaskedLM(nn.Module):
@@ -37,8 +39,14 @@ class MaskedLM(nn.Module):
         super().__init__()
         self.embedder, self.language_model = embedder, language_model
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Logits [b, t, v] of the tokens at each of `ids`."""
+    def forward(self, batch: Batch) -> Guess:
+        """Of the tokens that are asked for."""
+        logits, targets = self.logits(batch), batch["targets"]
+        asked = targets != noise.IGNORED
+        return logits[asked], targets[asked]
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Logits [b, t, v] of the tokens at each of `ids` [b, t]."""
         logits: Tensor = self.language_model(input_ids=batch["ids"], attention_mask=batch["mask"].long()).logits
         return logits
 
@@ -51,7 +59,7 @@ class PermutedLM(MaskedLM):
         super().__init__(embedder, language_model)
         self.first_position = first_position
 
-    def forward(self, batch: Batch) -> Tensor:
+    def logits(self, batch: Batch) -> Tensor:
         """Logits [b, q, v] of the tokens that the last q of `ids` [b, t + q] ask for, at `positions` [b, t + q], as `sight` allows."""
         positions, asked = batch["positions"], batch["targets"].shape[1]
         logits: Tensor = self.language_model(
@@ -123,7 +131,8 @@ def network(config: Config, embedder: Embedder) -> Network:
 def corrupted(config: Config, data: DataSet, split: Split, visits: Ints, epoch: int) -> Batch:
     """Noisy texts and what is to be rebuilt: `ids`, `mask` [b, t] noisy; `targets` [b, s], -100 where nothing is.
 
-    Denoising also gives `decoder_ids` [b, s], the clean tokens before the targets. Permutation: see `permuted`.
+    Denoising also gives `decoder_ids` [b, s], the clean tokens before the targets, and `decoder_mask`, where they are.
+    Permutation: see `permuted`.
     """
     clean = split.padded(visits[:, 0])
     draws = noise.uniform((config.seed, epoch), visits, clean.tokens.shape[1])
@@ -142,7 +151,7 @@ def corrupted(config: Config, data: DataSet, split: Split, visits: Ints, epoch: 
     else:
         ids, present = noise.delete(clean.tokens, clean.present, hit, int(data.tokenizer.pad_token_id))
     targets = np.where(wanted, clean.tokens, noise.IGNORED)[:, 1:]
-    return _as_tensors(ids=ids, mask=present, decoder_ids=clean.tokens[:, :-1], targets=targets)
+    return _as_tensors(ids=ids, mask=present, decoder_ids=clean.tokens[:, :-1], decoder_mask=clean.present[:, 1:], targets=targets)
 
 
 def permuted(tokens: Ints, present: NDArray[np.bool_], ranks: Ints, mask_id: int) -> Batch:
@@ -167,12 +176,12 @@ def target_count(config: Config, data: DataSet, split: Split, step: Ints, epoch:
 
 def token_loss(model: Network, batch: Batch) -> Tensor:
     """Sum of the tokens' cross-entropies."""
-    return losses.reconstruction(model(batch), batch["targets"])
+    return losses.reconstruction(*model(batch))
 
 
 def statistics(model: Network, batch: Batch) -> Tensor:
     """Sum of cross-entropies, tokens rebuilt rightly, tokens."""
-    logits, targets = model(batch), batch["targets"]
+    logits, targets = model(batch)
     hits = ((logits.argmax(dim=-1) == targets) & (targets != noise.IGNORED)).sum()
     count = (targets != noise.IGNORED).sum()
     return torch.stack([losses.reconstruction(logits, targets).double(), hits.double(), count.double()])

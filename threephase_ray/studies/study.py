@@ -2,6 +2,7 @@
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 
 from threephase_ray import console, pipeline, reports, trials
 from threephase_ray.command import dump
@@ -39,12 +40,15 @@ def study(config: StudyConfig, dry_run: bool = False) -> None:
         deliver(config, planned, choices, failed, store, folder)
 
 
-def plan_all(config: StudyConfig, planner: Planner, choices: work.Choices) -> list[Planned]:
-    """Every run, arms that are not tuned yet with the first of their combinations."""
+def plan_all(
+    config: StudyConfig, planner: Planner, choices: work.Choices, wanted: Callable[[str], bool] = lambda place: True
+) -> list[Planned]:
+    """Every run of the wanted places; arms that are not tuned yet with the first of their combinations."""
     made = []
     for run in arms.runs(config, work.knobs(choices)):
-        first = arms.combinations(config, run.arm)[0]
-        made.append(work.plan(config, planner, run if run.tuned or not first else Run(run.arm, run.cell, run.seed, first)))
+        if wanted(arms.place(run.arm, run.cell)):
+            first = arms.combinations(config, run.arm)[0]
+            made.append(work.plan(config, planner, run if run.tuned or not first else Run(run.arm, run.cell, run.seed, first)))
     return made
 
 
@@ -69,7 +73,7 @@ def perform(
 
     Raises:
         Stopped: SIGTERM or SIGINT arrived, and everything is saved.
-        JobError: no worker group is left, or nothing of an arm can be trained.
+        JobError: no worker group is left.
     """
     from threephase_ray.training import signals  # here, so that a preview and a study that is done need no Ray
     from threephase_ray.training.cluster import cluster
@@ -96,13 +100,13 @@ def carry_out(config: StudyConfig, planner: Planner, tunings: list[Tuning], choi
     for made in waiting:
         made.enter(bench)
     places = {made.place for made in waiting}
-    bench.test([each for each in plan_all(config, planner, choices) if each.place not in places])
+    bench.test(plan_all(config, planner, choices, lambda place: place not in places))
     for made in waiting:
         if (choice := made.choose(bench)) is None:
             break  # all was stopped
         choices[made.place] = choice
         bench.store.write_json(f"{folder}/tuning.json", choices)
-        bench.test([each for each in plan_all(config, planner, choices) if each.place == made.place])
+        bench.test(plan_all(config, planner, choices, made.place.__eq__))
     bench.finish()
 
 

@@ -47,11 +47,6 @@ class Planned:
     outline: Outline
     folder: str
 
-    @property
-    def place(self) -> str:
-        """Its arm and cell."""
-        return arms.place(self.run.arm, self.run.cell)
-
 
 def plan(config: StudyConfig, planner: Planner, run: Run) -> Planned:
     """Lay out a run; its name is a hash of its phases' keys.
@@ -185,23 +180,18 @@ class Tuning:
     def choose(self, bench: Bench) -> dict[str, Any] | None:
         """The best combination, of equal ones the first, as {"identity", "tried", "chosen"} and its cost; None: all was stopped.
 
-        Raises:
-            JobError: none could be trained.
+        Where none can be trained it is the first, whose runs then fail and say why.
         """
         ends = [[bench.news(number) for number in numbers] for numbers in self._numbers]
         if any(news["kind"] == "halted" for each in ends for news in each):
             return None
-        scores = [_mean([news["figures"]["scores"][self._metric] for news in each if news["kind"] == "done"], len(each)) for each in ends]
-        best = max((score for score in scores if score is not None), default=None)
-        if best is None:
-            why = next(news["reason"] for each in ends for news in each if news["kind"] == "failed")
-            raise JobError(f"study: no choice of knobs can be trained for {self.place}: {why}")
-        winner = scores.index(best)
-        for made in (made for i, (_, made) in enumerate(self.tried) if i != winner):
-            for each in made:
-                bench.forget(each)
+        done = [[news["figures"] for news in each if news["kind"] == "done"] for each in ends]
+        scores = [_mean([figures["scores"][self._metric] for figures in each], len(self.tried[0][1])) for each in done]
+        winner = max(range(len(scores)), key=lambda i: (-1.0 if (score := scores[i]) is None else score, -i))
+        for each in (each for i, (_, made) in enumerate(self.tried) if i != winner for each in made):
+            bench.forget(each)
         tried = [{"knobs": tuned, "score": score} for (tuned, _), score in zip(self.tried, scores, strict=True)]
-        cost = {name: sum(news["figures"][name] for each in ends for news in each if news["kind"] == "done") for name in COST}
+        cost = {name: sum(figures[name] for each in done for figures in each) for name in COST}
         return {"identity": self.identity, "tried": tried, "chosen": self.tried[winner][0], **cost}
 
 
