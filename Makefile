@@ -23,8 +23,9 @@ quickstart: $(READY)  ## train the demo: data and checkpoint come with the insta
 unit: $(READY)  ## tests without Ray
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/test_architecture.py
 
+# The files with the longest tests come first by their names, so that none of the two processes is left with one in the end.
 test: unit  ## all tests but the slow ones
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" tests/integration
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" tests/integration
 
 faults: $(READY)  ## kill, stop, damage and disturb runs in every way; more than an hour, best as root on Linux
 	$(BIN)/python -m pytest -m slow tests/integration
