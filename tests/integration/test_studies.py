@@ -108,7 +108,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 SMALL = (
-    ('axes: {rows: {levels: {"12": {data.rows.train: 12}, all: {}}}}', "axes: {}"),
+    # each seed draws test rows of its own
+    ('axes: {rows: {levels: {"12": {data.rows.train: 12}, all: {}}}}', "axes: {rows: {levels: {few: {data.rows.test: 20}}}}"),
     ("    light: {knobs: {finetune.head: logistic}}\n", ""),
 )
 

@@ -115,6 +115,7 @@ def _against(arm: str, runs: Sequence[Scored], reference: Sequence[Scored]) -> I
     if not seeds:
         return
     labels, both, classes = together([*(mine[seed] for seed in seeds), *(theirs[seed] for seed in seeds)])
+    labels = labels[: len(seeds)] if isinstance(labels, list) else labels  # where seeds draw their own test rows, both arms have the same
     for metric in METRICS:
         found = compare(metric, labels, both[: len(seeds)], both[len(seeds) :], classes)
         difference = found.difference
