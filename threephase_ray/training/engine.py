@@ -116,8 +116,9 @@ class PlainEngine:
 
     def step(self, factor: float) -> None:  # noqa: D102
         assert self._optimizer is not None
+        sharded.complete(self._parameters)
         for parameter in self._parameters:
-            parameter.grad = total(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
+            total(parameter.grad)
         nn.utils.clip_grad_norm_(self._parameters, self._clip)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
@@ -163,7 +164,7 @@ class DeepSpeedEngine:
         self._stage, self._rates = settings.stage, [group["lr"] for group in groups]
         self._scale = settings.micros * world()[1]  # undoes DeepSpeed's means over micro-batches and workers
         self._gradient_bytes = 0
-        parameters = [parameter for group in groups for parameter in group["params"]]
+        self._parameters = parameters = [parameter for group in groups for parameter in group["params"]]
         self._engine, self._optimizer, *_ = deepspeed.initialize(
             model=Apply(model, device, settings.precision),
             model_parameters=parameters,
@@ -171,6 +172,7 @@ class DeepSpeedEngine:
             config=sharded.configuration(settings.stage, settings.micros, settings.clip),
             dist_init_required=False,
         )
+        sharded.spare_reduction(self._engine, self._stage)
         self._places = sharded.places(self._optimizer, _names(model, parameters), self._stage)
         self._state = getattr(self._optimizer, "optimizer", self._optimizer).state
 
@@ -189,6 +191,8 @@ class DeepSpeedEngine:
     def step(self, factor: float) -> None:  # noqa: D102
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
+        if self._stage == 0:
+            sharded.complete(self._parameters)
         self._engine.step()
         sharded.forget(self._engine, self._stage)
 
@@ -224,7 +228,7 @@ class DeepSpeedEngine:
 
     def close(self) -> None:  # noqa: D102
         self._engine.destroy()
-        self._places = []
+        self._parameters, self._places = [], []
 
 
 def _names(model: nn.Module, trained: list[nn.Parameter]) -> dict[Tensor, str]:
