@@ -1,27 +1,13 @@
-"""Many comparisons at once: p values corrected for their number, and how often an arm wins."""
+"""Many comparisons at once: p values corrected for their number, and what they then say."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Sequence
+from typing import Literal
 
 from statsmodels.stats.multitest import multipletests
-
-from threephase_ray.evidence.intervals import Comparison
 
 Outcome = Literal["win", "tie", "loss"]
 
 LEVEL = 0.05
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a comparison says once its p value is corrected; its own interval is not corrected."""
-
-    difference: float
-    p: float
-    corrected: float
-    outcome: Outcome
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -36,16 +22,3 @@ def verdict(difference: float, corrected: float) -> Outcome:
     if corrected >= LEVEL or difference == 0:
         return "tie"
     return "win" if difference > 0 else "loss"
-
-
-def judge(comparisons: Sequence[Comparison]) -> list[Verdict]:
-    """A verdict for each comparison of a family: all that a study asks at once, such as the same two arms in many cells."""
-    found = [(comparison.difference.mean, comparison.p) for comparison in comparisons]
-    corrected = holm([p for _, p in found])
-    return [Verdict(mean, p, low, verdict(mean, low)) for (mean, p), low in zip(found, corrected, strict=True)]
-
-
-def tally(verdicts: Iterable[Verdict]) -> dict[Outcome, int]:
-    """How many wins, ties and losses there are."""
-    counts = Counter(judged.outcome for judged in verdicts)
-    return {outcome: counts[outcome] for outcome in get_args(Outcome)}
