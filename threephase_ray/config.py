@@ -110,7 +110,7 @@ class SupervisedContrastive(Section):
     """Supervised contrastive loss over every pair of the batch (Khosla et al. 2020), times its temperature."""
 
     name: Literal["supervised_contrastive"] = "supervised_contrastive"
-    temperature: float = Field(0.1, gt=0, le=10, description="softness of the contrast (supervised_contrastive)")
+    temperature: float = Field(0.05, gt=0, le=10, description="softness of the contrast (supervised_contrastive)")
 
 
 class CosineRegression(Section):
@@ -152,12 +152,15 @@ class FineTune(Training):
 
     batch: int | None = Field(16, ge=1, description="texts per step")
     epochs: float = Field(3.0, gt=0, description="passes over the training split")
-    head_learning_rate: float | None = Field(1e-3, gt=0, le=1, description="peak learning rate of the head (empty: the encoder's)")
+    head_learning_rate: float | None = Field(1e-4, gt=0, le=1, description="peak learning rate of the head (empty: the encoder's)")
     patience: int | None = Field(5, ge=1, description="stop after so many validations without a better one (empty: never)")
     min_steps: int = Field(250, ge=0, description="early stopping acts only after so many steps")
     validations: int = Field(10, ge=1, description="evenly spaced validations; the best one's weights are kept")
     head: Literal["mlp", "logistic"] = Field(
         "mlp", description="two-layer head trained with the encoder, or logistic regression on embeddings"
+    )
+    head_start: Literal["logistic", "random"] = Field(
+        "logistic", description="where head mlp starts: at logistic regression on the embeddings, or anywhere"
     )
     head_dropout: float = Field(0.1, ge=0, lt=1, description="dropout inside the head")
     freeze_encoder: bool = Field(False, description="train the head alone")
@@ -180,6 +183,7 @@ class Baseline(FineTune):
 
     learning_rate: float = Field(3e-4, gt=0, le=1, description="peak learning rate of the encoder")
     head_learning_rate: float | None = Field(None, gt=0, le=1, description="peak learning rate of the head (empty: the encoder's)")
+    head_start: Literal["logistic", "random"] = Field("random", description="where head mlp starts: as is usual, or as in phase 3")
     same_budget: bool = Field(True, description="steps: as many passes of texts through the encoder as all phases cost together")
 
 

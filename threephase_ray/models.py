@@ -61,6 +61,9 @@ def pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
     return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1e-9)
 
 
+OPEN = {"tanh": (0.3, 0.0), "gelu": (1.0, 1.0), "relu": (1.0, 1.0)}  # scale and shift of a standardised input that let most of it through
+
+
 class Head(nn.Module):
     """Embeddings [b, h] to logits [b, k]: dense, activation, dropout, dense; without an activation one dense layer."""
 
@@ -75,8 +78,25 @@ class Head(nn.Module):
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Logits [b, k]."""
-        logits: Tensor = self.out(self.dropout(self.act(self.dense(embeddings))))
+        logits: Tensor = self.out(self.dropout(self.features(embeddings)))
         return logits
+
+    def features(self, embeddings: Tensor) -> Tensor:
+        """What the last layer sees, [b, h]."""
+        hidden: Tensor = self.act(self.dense(embeddings))
+        return hidden
+
+    @torch.no_grad()
+    def open(self, embeddings: Tensor) -> None:
+        """Set the first layer so that it hands on embeddings like these [n, h], each dimension standardised, without much loss."""
+        if self.activation is None:
+            return
+        assert isinstance(self.dense, nn.Linear)
+        scale, shift = OPEN[self.activation]
+        deviation, mean = torch.std_mean(embeddings.double(), dim=0, correction=0)
+        factor = scale / deviation.masked_fill(deviation < 1e-9, 1.0)  # as scikit-learn's scaler: what is constant stays
+        self.dense.weight.copy_(torch.diag(factor))
+        self.dense.bias.copy_(shift - mean * factor)
 
 
 class Classifier(nn.Module):

@@ -109,7 +109,7 @@ def lay(name: str, config: Config, data: DataSet, parent: PhaseJob | None) -> St
     key = keys.of_phase(name, phase.version, config, data, parent.key if parent else None)
     result = f"phases/{phase.name}-{key}"
     steps = phase.steps(0)
-    count = step_count(phase.training, len(steps)) if phase.fit is None else 0
+    count = step_count(phase.training, len(steps)) if phase.trains else 0
     texts = round(count * float(np.mean([len(visits) for visits in steps])))
     job = PhaseJob(name, key, result, parent.result if parent else None)
     return Step(job, count, texts, phase.passes, sound(Store(config.store, config.scratch), result))

@@ -220,8 +220,8 @@ def masked_lm(encoder: Encoder, embedder: Embedder) -> nn.Module:
 
 
 def activation(config: PreTrainedConfig, pooled: str) -> str:
-    """The head's activation: the family's own where a stock class can hold the head, else GELU."""
-    return STOCK_HEADS[config.model_type].activation if stock(config, pooled) else "gelu"
+    """The head's activation: the family's own where a stock class can hold the head, else tanh."""
+    return STOCK_HEADS[config.model_type].activation if stock(config, pooled) else "tanh"
 
 
 def stock(config: PreTrainedConfig, pooled: str) -> bool:

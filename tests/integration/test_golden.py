@@ -70,9 +70,9 @@ def played(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict[tuple[s
         "data": {"source": "unused"},
         "encoder": {"path": encoder.path, "dropout": 0.0},
         "dae": training,
-        "contrastive": training | {"texts_per_class": 2},
+        "contrastive": training | {"texts_per_class": 2, "loss": {"name": "supervised_contrastive", "temperature": 0.1}},
         "joint": training,
-        "finetune": training | {"head_dropout": 0.0, "patience": None},
+        "finetune": training | {"head_dropout": 0.0, "head_start": "random", "head_learning_rate": 1e-3, "patience": None},
     }
     case = {"config": config, "data": str(data_set.folder), "variants": VARIANTS, "ways": WAYS}
     (folder / "case.json").write_text(json.dumps(case))

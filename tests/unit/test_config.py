@@ -17,7 +17,7 @@ def test_least_configuration_has_the_documented_defaults() -> None:
     config = Config(**LEAST)
     assert config.phases == ("dae", "contrastive", "finetune")
     assert config.dae.noise_ratio == 0.6
-    assert config.contrastive.loss == SupervisedContrastive(temperature=0.1)
+    assert config.contrastive.loss == SupervisedContrastive(temperature=0.05)
     assert (config.contrastive.imbalance.min_ratio, config.contrastive.imbalance.max_ratio) == (1.5, 4.0)
     assert config.baseline is None
 

@@ -123,10 +123,15 @@ def test_a_resumed_phase_gives_the_marks_before_its_resume() -> None:
     assert [mark["progress"] for mark in marks(task.item, task)] == [150, 200]
 
 
-@pytest.mark.parametrize(("validations", "progress"), [([{"step": 0, "accuracy": 1.0}], 300), ([{"step": 12, "accuracy": 1.0}], 300)])
-def test_a_closed_form_has_all_its_progress_at_once_and_no_phase_more_than_its_own(validations: list[Any], progress: int) -> None:
-    task = Task(item(FINETUNE), [], "done", figures={"validations": validations})
-    assert [mark["progress"] for mark in marks(task.item, task)] == [progress]
+@pytest.mark.parametrize(
+    ("planned", "steps", "progress"),
+    [(0, [0], [300]), (10, [12], [300]), (10, [0, 5, 10], [250, 300])],
+    ids=["a closed form has all its progress at once", "no phase has more than its own", "no step is no progress"],
+)
+def test_progress_of_marks(planned: int, steps: list[int], progress: list[int]) -> None:
+    validations = [{"step": step, "accuracy": 1.0} for step in steps]
+    task = Task(item(FINETUNE | {"steps": planned}), [], "done", figures={"validations": validations})
+    assert [mark["progress"] for mark in marks(task.item, task)] == progress
 
 
 def test_a_probe_gives_one_mark_when_it_is_done() -> None:

@@ -220,6 +220,31 @@ def test_a_logistic_head_of_two_classes(place: tuple[Encoder, DataSet]) -> None:
     np.testing.assert_allclose(found, best.predict_proba(rows), atol=1e-4)
 
 
+def test_steps_may_start_at_logistic_regression_and_lose_nothing(start: Callable[..., Run]) -> None:
+    found = start(phases=("finetune",), finetune={"head_start": "logistic", "head_learning_rate": 1e-4, "steps": 4}).metrics(0)
+    assert [check["step"] for check in found["validations"]] == [0, 2, 4]
+    assert len(found["losses"]) == 4
+    assert found["scores"]["accuracy"] >= found["validations"][0]["accuracy"] > 0.75  # chance: half
+
+
+@pytest.mark.parametrize("activation", ["tanh", "gelu", "relu"])
+def test_a_fitted_head_of_two_layers_says_what_logistic_regression_says(place: tuple[Encoder, DataSet], activation: str) -> None:
+    rng = np.random.default_rng(0)
+    classes = rng.choice([0, 1, 3], size=200)  # no row of class 2
+    rows = (rng.normal(size=(200, 16)) * rng.uniform(0.1, 10, size=16) + 3 * np.eye(4)[classes].repeat(4, axis=1)).astype(np.float32)
+    rows[:, 5] = 7.0  # constant
+    model = Classifier(pretrained.pretrained(place[0]), Head(16, 4, activation, 0.0))
+    finetune.fit(model, (rows[:150], classes[:150]), (rows[150:], classes[150:]))
+    with torch.no_grad():
+        said = model.head(torch.from_numpy(rows)).softmax(dim=-1).numpy()
+    ways = [make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=1000)) for c in finetune.STRENGTHS]
+    best = max((way.fit(rows[:150], classes[:150]) for way in ways), key=lambda way: way.score(rows[150:], classes[150:]))
+    assert np.mean(said.argmax(axis=1) == best.predict(rows)) > 0.95
+    present = said[:, [0, 1, 3]]
+    assert np.abs(present / present.sum(axis=1, keepdims=True) - best.predict_proba(rows)).mean() < (0.02 if activation == "tanh" else 0.05)
+    assert said[:, 2].max() < 0.3
+
+
 def test_a_phase_that_diverges_is_named(start: Callable[..., Run]) -> None:
     with pytest.raises(loop.Diverged, match=r"(?s)dae: .* at step .* of 40.*lower dae\.learning_rate"):
         start(dae={"learning_rate": 1.0, "steps": 40, "weight_decay": 1e30})

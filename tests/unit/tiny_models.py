@@ -103,7 +103,8 @@ def prepared(folder: Path, encoder: Encoder) -> DataSet:
 def configured(encoder: Encoder, source: str = "unused", **knobs: Any) -> Config:
     """A configuration of a few small steps; `knobs` are sections, whose values win."""
     short = {"steps": 3, "batch": 12, "learning_rate": 3e-3, "validations": 2}
-    sections = {name: short | knobs.pop(name, {}) for name in ("dae", "contrastive", "joint", "finetune")}
+    sections = {name: short | knobs.pop(name, {}) for name in ("dae", "contrastive", "joint")}
+    sections["finetune"] = short | {"head_start": "random", "head_learning_rate": 1e-3} | knobs.pop("finetune", {})
     encoder_knobs = encoder.model_dump() | knobs.pop("encoder", {})
     return Config(name="tiny", data={"source": source}, encoder=encoder_knobs, compute={"precision": "fp32"}, **sections, **knobs)
 

@@ -1,4 +1,8 @@
-"""Phase 3: the classifier. A two-layer head trained with the encoder (or alone), or logistic regression on the embeddings."""
+"""Phase 3: the classifier. A two-layer head trained with the encoder (or alone), or logistic regression on the embeddings.
+
+Training may also start at that logistic regression, so that the first steps do not tear the embeddings apart for the sake of a random
+head (linear probing, then fine-tuning: Kumar et al. 2022, arXiv 2202.10054).
+"""
 
 from functools import partial
 from pathlib import Path
@@ -39,7 +43,7 @@ def phase(config: Config, data: DataSet, knobs: FineTune) -> Phase:
 
     return Phase(
         name="finetune",
-        version=1,
+        version=2,
         training=knobs,
         passes=1.0,
         train=train,
@@ -56,7 +60,8 @@ def phase(config: Config, data: DataSet, knobs: FineTune) -> Phase:
         hand_over=lambda model: model,
         embed=lambda model, batch: model.embedder(batch["ids"], batch["mask"]),
         whole_step=contrastive.whole_step(contrast(knobs)) if knobs.contrastive_weight else None,
-        fit=partial(fit, balanced=balanced) if knobs.head == "logistic" else None,
+        fit=partial(fit, balanced=balanced) if "logistic" in (knobs.head, knobs.head_start) else None,
+        trains=knobs.head == "mlp",
     )
 
 
@@ -105,19 +110,26 @@ def score(counts: NDArray[np.float64]) -> dict[str, float]:
 
 
 def fit(model: Classifier, train: Embedded, validation: Embedded, balanced: bool = False) -> None:
-    """Set the linear head to the logistic regression, of five strengths, that is best on validation.
+    """Set the head to the logistic regression, of five strengths, that is best on validation.
 
     Args:
         train, validation: embeddings [n, h] and classes [n]. balanced: whether all classes weigh alike, whatever their sizes.
     """
-    scaler, weight = StandardScaler().fit(train[0]), "balanced" if balanced else None
-    kinds = [LogisticRegression(C=strength, max_iter=1000, class_weight=weight) for strength in STRENGTHS]
-    fitted = [kind.fit(scaler.transform(train[0]), train[1]) for kind in kinds]
-    best = max(fitted, key=lambda regression: regression.score(scaler.transform(validation[0]), validation[1]))
+    head = model.head.cpu()
+    head.open(torch.from_numpy(train[0]))
+    with torch.no_grad():
+        seen, checked = (head.features(torch.from_numpy(np.asarray(side[0], dtype=np.float32))).numpy() for side in (train, validation))
+    scaler = StandardScaler().fit(seen)
+    kinds = [LogisticRegression(C=strength, max_iter=1000, class_weight="balanced" if balanced else None) for strength in STRENGTHS]
+    fitted = [kind.fit(scaler.transform(seen), train[1]) for kind in kinds]
+    best = max(fitted, key=lambda regression: regression.score(scaler.transform(checked), validation[1]))
     coefficients, bias = best.coef_, best.intercept_
     if len(coefficients) == 1:  # two classes have one row of coefficients
         coefficients, bias = np.concatenate([-coefficients, coefficients]) / 2, np.concatenate([-bias, bias]) / 2
     weight = coefficients / scaler.scale_
+    bias = bias - weight @ scaler.mean_
     with torch.no_grad():
-        model.head.out.weight.copy_(torch.from_numpy(weight))
-        model.head.out.bias.copy_(torch.from_numpy(bias - weight @ scaler.mean_))
+        head.out.weight.zero_()  # a class that has no row here is as unlikely as the least likely one
+        head.out.bias.fill_(bias.min())
+        head.out.weight[best.classes_] = torch.from_numpy(weight).float()
+        head.out.bias[best.classes_] = torch.from_numpy(bias).float()

@@ -47,7 +47,8 @@ class Phase:
     gathers: bool = False  # validation steps are whole on one worker, so that `statistics` may compare their texts
     embed: Callable[[Any, Batch], Tensor] | None = None  # embeddings [b, h]
     whole_step: WholeStep | None = None  # for losses that compare all texts of a step, when it is accumulated
-    fit: Callable[..., None] | None = None  # closed form on the embeddings of both splits, instead of steps
+    fit: Callable[..., None] | None = None  # sets the head by the embeddings of both splits, before the first step
+    trains: bool = True  # whether steps follow
 
 
 def parameter_groups(model: nn.Module, encoder: nn.Module, training: Training) -> list[dict[str, Any]]:

@@ -105,7 +105,7 @@ def train(setting: Setting, course: Course) -> bool:
     visits = phase.steps(course.epoch)
     if course.steps == 0:
         course.steps = step_count(phase.training, len(visits))
-    points = validation_points(course.steps, phase.training.validations)
+    points = validation_points(course.steps, phase.training.validations) | ({0} if phase.fit else set())  # what was fitted may be the best
     _validate_if_due(setting, course, points)  # a stop may have come between a step and its validation
     while course.step < course.steps:
         if course.step - course.epoch_start == len(visits):

@@ -76,5 +76,6 @@ def marks(item: Item, task: Task) -> Iterator[dict[str, Any]]:
     finished = task.figures["validations"] if task.state == "done" else []
     validations = {int(each["step"]): each for each in finished} if finished else task.validations
     for step, scores in sorted(validations.items()):
-        share = min(1.0, step / item.steps) if step else 1.0  # a closed form has no steps
-        yield {"progress": item.progress + int(PHASE * share), "score": scores[item.figure]}
+        if step or not item.steps:  # before the first step nothing has gone on
+            share = min(1.0, step / item.steps) if item.steps else 1.0
+            yield {"progress": item.progress + int(PHASE * share), "score": scores[item.figure]}

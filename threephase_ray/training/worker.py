@@ -19,6 +19,7 @@ from threephase_ray.phases.spec import Phase
 from threephase_ray.results import Store
 from threephase_ray.training import accounting, evaluate, events, loop, peak
 from threephase_ray.training.engine import DeepSpeedEngine, Engine, PlainEngine, Settings, world
+from threephase_ray.training.fitting import fit_head
 from threephase_ray.training.keeper import Keeper
 from threephase_ray.training.keeping import kept
 from threephase_ray.training.plan import Desk, PhaseJob, Plan, Prediction, Probe
@@ -91,8 +92,8 @@ def _train(job: PhaseJob, desk: Desk, turn: Turn, keeper: Keeper) -> bool:
 
 def _course(job: PhaseJob, phase: Phase, engine: Engine, model: nn.Module, desk: Desk, keeper: Keeper) -> loop.Course | None:
     """The whole course of the phase; None if a stop was asked for before its end."""
-    if phase.fit is not None:
-        return _fit(phase, engine, model, desk)
+    if not phase.trains:
+        return _untrained(phase, engine, model, desk)
     report, course = _named(desk.report, job.name), keeper.restore(engine)
     report({"event": "resume", "step": course.step, "steps": course.steps, "validations": course.validations})
     _account(desk, job, -2)
@@ -137,6 +138,8 @@ def _start(job: PhaseJob, desk: Desk) -> Path | None:
 def _model(phase: Phase, job: PhaseJob, desk: Desk) -> nn.Module:
     """The phase's model, the same on all workers: rank 0's initial weights count."""
     model = phase.model(_start(job, desk))
+    if phase.fit is not None:
+        fit_head(phase, model, desk)
     if desk.config.compute.gradient_checkpointing:
         for module in model.modules():
             if isinstance(module, PreTrainedModel):
@@ -148,7 +151,7 @@ def _model(phase: Phase, job: PhaseJob, desk: Desk) -> nn.Module:
 
 
 def _engine(phase: Phase, model: nn.Module, desk: Desk) -> Engine:
-    """The engine that the plan asks for; a closed form needs neither gradients nor shards."""
+    """The engine that the plan asks for; what takes no steps needs neither gradients nor shards."""
     batch = phase.training.batch
     assert batch is not None
     settings = Settings(
@@ -158,22 +161,15 @@ def _engine(phase: Phase, model: nn.Module, desk: Desk) -> Engine:
         epsilon=phase.training.epsilon,
         micros=loop.micro_batches(batch, phase.unit, world()[1], desk.config.compute.micro_batch),
     )
-    if phase.fit is not None:
+    if not phase.trains:
         return PlainEngine(model, [], desk.device, settings)
     kind = DeepSpeedEngine if desk.plan.engine == "deepspeed" else PlainEngine
     return kind(model.to(desk.device), phase.groups(model), desk.device, settings)
 
 
-def _fit(phase: Phase, engine: Engine, model: nn.Module, desk: Desk) -> loop.Course:
-    """Compute the head in closed form from the embeddings of both splits, then validate it."""
-    assert phase.fit is not None
-    assert phase.embed is not None
-    sides, device, micro = [], desk.device, desk.config.compute.micro_batch
-    for split in (phase.train, phase.validation):
-        embeddings = evaluate.per_row(phase.embed, phase, engine, device, split, micro)
-        sides.append((embeddings, split.labels[:, -1]))
-    phase.fit(model, *sides)
-    scores = evaluate.validate(phase, engine, device, micro)
+def _untrained(phase: Phase, engine: Engine, model: nn.Module, desk: Desk) -> loop.Course:
+    """The course of a phase that takes no steps, for its head was fitted: a validation."""
+    scores = evaluate.validate(phase, engine, desk.device, desk.config.compute.micro_batch)
     return loop.Course(weights=engine.weights(phase.hand_over(model)), scores=scores, validations=[{"step": 0, **scores}])
 
 
