@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -85,11 +84,4 @@ def found_by_rules(manifests: Sequence[Manifest]) -> list[Problem]:
 
 def found_by_schemas(manifests: Sequence[Manifest], folder: Path | None) -> list[Problem]:
     """What the layers with schemas find; `folder`: the operator's, where they are there."""
-    own = [problem for manifest in manifests for problem in _builtin(json.dumps(manifest, sort_keys=True))]
-    return own + (schema.check(manifests, schema.load(folder)) if folder else [])
-
-
-@functools.cache
-def _builtin(text: str) -> tuple[Problem, ...]:
-    """Kubernetes' own schemas on one object, looked at once however often it comes unchanged."""
-    return tuple(builtin.check([json.loads(text)]))
+    return builtin.check(manifests) + (schema.check(manifests, schema.load(folder)) if folder else [])

@@ -167,3 +167,29 @@ BY_SEVERAL: list[tuple[str, str, list[Edit], set[str]]] = [
      {"auth-needs-version", "pinned-ray"}),
     ("a number as parameter", "gpu", job(f"{HEAD}/rayStartParams/num-gpus", 0), {"start-parameters", "schema"}),
 ]  # fmt: skip
+
+# Changes that are no mistakes, close to those that are: (what, overlay, edits)
+HARMLESS: list[tuple[str, str, list[Edit]]] = [
+    ("the longest name", "gpu", job("metadata/name", "a" * 47)),
+    ("quoted words", "gpu", job("spec/entrypoint", "python a.py --phases '[dae]' --name 'a; b' --note \"it's\"")),
+    ("Ray's own image", "gpu", images("rayproject/ray:2.60.0-py312-gpu")),
+    ("a digest alone", "gpu", images("registry:5000/team/threephase-ray@sha256:" + "0" * 64)),
+    ("a tag and a digest", "gpu", images("registry:5000/threephase-ray:2.60.0@sha256:" + "0" * 64)),
+    ("no time to live", "gpu", job("spec/ttlSecondsAfterFinished", 0)),
+    ("rules of deletion", "gpu", [*job("spec/deletionStrategy", {"deletionRules": [RULE]}), *job("spec/shutdownAfterJobFinishes", False),
+                                  *job("spec/ttlSecondsAfterFinished", GONE)]),
+    ("suspended", "gpu", job("spec/suspend", True)),
+    ("a submitter that is tried again", "gpu", job(f"{SUBMITTER_POD}/restartPolicy", "OnFailure")),
+    ("no environment", "gpu", job("spec/runtimeEnvYAML", GONE)),
+    ("a variable that sounds like a secret", "gpu", job(f"{RAY_HEAD}/env", [{"name": "TOKENIZERS_PARALLELISM", "value": "false"}])),
+    ("a secret from a Secret", "gpu", job(f"{RAY_HEAD}/env", [
+        {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}])),
+    ("8 GiB in other words", "gpu", [*both("memory", "8192Mi"), *job(f"{HEAD_POD}/volumes/1/emptyDir/sizeLimit", "4096Mi")]),
+    ("half a core in other words", "gpu", job(f"{SUBMITTER_POD}/containers/0/resources/limits/cpu", 0.5)),
+    ("as many workers as there are", "gpu", job(f"{GROUP}/maxReplicas", GONE)),
+    ("workers on demand beside spot", "spot", job(f"{WORKER_POD}/nodeSelector/karpenter.sh~capacity-type", "on-demand")),
+    ("Redis", "gpu", job(f"{CLUSTER}/gcsFaultToleranceOptions", {"redisAddress": "redis:6379"})),
+    ("idle GPUs in a cluster that ends", "gpu", [*job(f"{GROUP}/minReplicas", 2), *job(f"{GROUP}/replicas", 2)]),
+    ("a port below 1024", "gpu", job(f"{RAY_WORKER}/securityContext/capabilities/add", ["NET_BIND_SERVICE"])),
+    ("a profile of the node's", "gpu", job(f"{RAY_WORKER}/securityContext/seccompProfile", {"type": "Localhost", "localhostProfile": "a"})),
+]  # fmt: skip

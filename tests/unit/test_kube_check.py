@@ -93,6 +93,16 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ["jsonschema is not installed" in left_out[0], "kubernetes_validate is not installed" in left_out[1]] == [True, True]
 
 
+def test_another_kubernetes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: a, labels: {app.kubernetes.io/version: 0.1.0}}, data: {day: '2026-01-01'}}"
+    )
+    assert run(tmp_path, "--kubernetes", "1.30", "--version", "0.1.0") == 0
+    for version in ("1.99", "new"):
+        assert run(tmp_path, "--kubernetes", version) == 2
+        assert f"Kubernetes {version}: its schemas are not known" in capsys.readouterr().out
+
+
 def test_lists_are_unpacked_and_truth_values_are_those_of_kubernetes() -> None:
     objects = parse("{kind: List, items: [{kind: A, x: yes}, {kind: B}]}\n---\n---\nkind: C\n", "text")
     assert objects == [{"kind": "C"}, {"kind": "A", "x": True}, {"kind": "B"}]

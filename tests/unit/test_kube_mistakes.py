@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.manifests import Edit, crds, edited, found_by_rules, found_by_schemas, without
 from tests.unit.mistakes_around_manifests import AUTOSCALER, RESTRICTED, SCHEMAS, SITE
-from tests.unit.mistakes_in_manifests import BY_SEVERAL, CLUSTER, GROUP, JOB, RULES, job
+from tests.unit.mistakes_in_manifests import BY_SEVERAL, CLUSTER, GROUP, HARMLESS, JOB, RULES, job
 from threephase_ray.kube import rules
 from threephase_ray.kube.objects import Problem
 
@@ -30,6 +30,11 @@ def broken(overlay: str, edits: list[Edit]) -> set[str]:
 @pytest.mark.parametrize(("rule", "what", "overlay", "edits"), TABLE, ids=[f"{rule}: {what}" for rule, what, *_ in TABLE])
 def test_is_found_by_its_rule_alone(rule: str, what: str, overlay: str, edits: list[Edit]) -> None:
     assert broken(overlay, edits) == {rule}
+
+
+@pytest.mark.parametrize(("what", "overlay", "edits"), HARMLESS, ids=[what for what, *_ in HARMLESS])
+def test_what_is_right_is_not_found(what: str, overlay: str, edits: list[Edit]) -> None:
+    assert broken(overlay, edits) == set()
 
 
 @pytest.mark.parametrize(("what", "overlay", "edits", "expected"), BY_SEVERAL, ids=[what for what, *_ in BY_SEVERAL])

@@ -8,6 +8,7 @@ from threephase_ray.kube.objects import Cluster, Fault, dig
 from threephase_ray.kube.podrules import differing
 
 _FIRST_WITH_TOKENS = (2, 52)
+_UNLIMITED = 2**31 - 1  # the definition's default
 _V2 = "RAY_enable_autoscaler_v2"
 _SPOT = {"karpenter.sh/capacity-type": "spot", "eks.amazonaws.com/capacityType": "SPOT", "cloud.google.com/gke-spot": "true"}
 
@@ -96,7 +97,7 @@ def autoscaler_token(cluster: Cluster) -> Iterator[Fault]:
 def replicas(cluster: Cluster) -> Iterator[Fault]:
     """Least, wanted and most, in this order."""
     for path, group in list(cluster.nodes())[1:]:
-        least, wanted, most = (group.get(name, default) for name, default in (("minReplicas", 0), ("replicas", 0), ("maxReplicas", 0)))
+        least, wanted, most = group.get("minReplicas", 0), group.get("replicas", 0), group.get("maxReplicas", _UNLIMITED)
         if not 0 <= least <= wanted <= most:
             yield path, f"minReplicas {least}, replicas {wanted}, maxReplicas {most}", "not less than the one before"
 

@@ -8,7 +8,7 @@ from threephase_ray.kube.objects import Fault, Manifest, Pod, cluster_of, dig, q
 
 _LEAST_HEAD = 8 * 2.0**30
 _SHM_SHARE = 0.5  # of a container's memory, the most that /dev/shm may take of it
-_SECRET = re.compile(r"TOKEN|PASSWORD|SECRET|CREDENTIAL|ACCESS_KEY", re.IGNORECASE)
+_SECRET = re.compile(r"(^|_)(TOKEN|PASSWORD|SECRET|ACCESS_KEY)($|_KEY$|_ID$)", re.IGNORECASE)
 
 
 def image_pinned(pod: Pod) -> Iterator[Fault]:
