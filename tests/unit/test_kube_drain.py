@@ -1,5 +1,6 @@
 """A pod before its stop, with real processes that are named as Ray names them."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -32,7 +33,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     started = []
 
     def begin(title: str, *arguments: str) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen([title, *arguments], executable="/bin/sh", cwd=tmp_path, start_new_session=True)
+        process = subprocess.Popen([title, *arguments], executable="/bin/sh", cwd=tmp_path, stdin=subprocess.PIPE, start_new_session=True)
         started.append(process)
         return process
 
@@ -40,7 +41,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     for process in started:
         if process.poll() is None:
             os.killpg(process.pid, 9)
-            process.wait()
+        with process:  # waits, and closes the pipe
+            pass
 
 
 @pytest.fixture
@@ -69,8 +71,8 @@ def hook(*arguments: str) -> int:
 
 
 def test_a_worker_waits_for_what_is_under_way(start: Start, ray: Path) -> None:
-    work = start("ray::Worker.train", "-c", "sleep 30; exit 0")
-    start("ray::IDLE", "-c", "sleep 30; exit 0")
+    work = start("ray::Worker.train", "-c", "read line")
+    start("ray::IDLE", "-c", "read line")
     assert [process.pid for process in drain.busy(os.getpid())] == [work.pid]
     begin = time.monotonic()
     assert hook("--seconds", "1") == 1
@@ -88,9 +90,10 @@ def test_ray_that_is_missing_holds_nothing_up(tmp_path: Path, monkeypatch: pytes
     assert "drain: " in capfd.readouterr().err
 
 
-def test_the_job_on_a_head_saves(start: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("title", ["ray::JobSupervisor", "ray::_ray_internal_job_actor_raysubmit_1:JobSupervisor.run"])
+def test_the_job_on_a_head_saves(start: Start, tmp_path: Path, title: str) -> None:
     (tmp_path / "job.py").write_text(SAVES)
-    supervisor = start("ray::JobSupervisor", "-c", f"/bin/sh -c '{sys.executable} job.py; exit 1'; sleep 30")
+    supervisor = start(title, "-c", f"/bin/sh -c '{sys.executable} job.py; exit 1'; sleep 30")
     assert appears(tmp_path / "there")
     begin = time.monotonic()
     assert hook("--job", "--seconds", "20") == 0
@@ -109,3 +112,17 @@ def test_a_job_that_takes_too_long_is_not_waited_for(start: Start, tmp_path: Pat
 
 def test_a_head_without_a_job() -> None:
     assert hook("--job", "--seconds", "20") == 0
+
+
+def test_ray_still_understands_the_words() -> None:
+    command = [str(Path(sys.executable).parent / "ray"), "drain-node", "--help"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    words = ("--reason ", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "--deadline-remaining-seconds INTEGER")
+    assert [word for word in words if word not in told] == []
+
+
+def test_ray_still_gives_its_processes_these_names() -> None:
+    package = Path(importlib.util.find_spec("ray").submodule_search_locations[0])  # type: ignore[union-attr,index]
+    constants = (package / "_private" / "ray_constants.py").read_text(encoding="utf-8")
+    assert [name for name in ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::SPILL_") if name not in constants] == []
+    assert "class JobSupervisor:" in (package / "dashboard" / "modules" / "job" / "job_supervisor.py").read_text(encoding="utf-8")

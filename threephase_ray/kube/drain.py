@@ -7,6 +7,7 @@ It is the pods' preStop hook, so that the time counts against their grace period
 """
 
 import argparse
+import contextlib
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ import psutil
 _ASKING = 20  # seconds in which Ray must have taken the wish
 _PAUSE = 0.5
 _AT_REST = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::SPILL", "ray::RESTORE", "ray::DELETE")
-_SUPERVISOR = "ray::JobSupervisor"
+_SUPERVISOR = "JobSupervisor"  # alone, or after the actor's name and before the method that it runs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,11 +74,12 @@ def stop_jobs(root: int, deadline: float) -> bool:
 
 def drivers(root: int) -> list[psutil.Process]:
     """The topmost Python process below each supervisor of a job; the shells between them would not pass a signal on."""
-    found: list[psutil.Process] = []
-    for supervisor in _titled(_SUPERVISOR, root):
-        below = [process for process in supervisor.children(recursive=True) if _is_python(process)]
-        found += [process for process in below if process.ppid() not in {other.pid for other in below}]
-    return found
+    found: dict[int, psutil.Process] = {}  # each once: a second SIGTERM would end a job on the spot
+    for supervisor in [process for process in _titled("ray::", root) if _SUPERVISOR in _title(process)]:
+        with contextlib.suppress(psutil.NoSuchProcess):  # one that has just ended
+            below = [process for process in supervisor.children(recursive=True) if _is_python(process)]
+            found |= {process.pid: process for process in below if process.ppid() not in {other.pid for other in below}}
+    return list(found.values())
 
 
 def _titled(start: str, root: int) -> list[psutil.Process]:
