@@ -1,6 +1,6 @@
 # The words that developers and CI use alike. Each target does the set-up it needs.
 .DELETE_ON_ERROR:
-.PHONY: help quickstart unit test faults study golden check readme clean
+.PHONY: help quickstart unit test faults study golden manifests requirements check readme clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -36,6 +36,14 @@ study: $(READY)  ## what each phase adds, with intervals: needs texts/snips2 and
 
 golden: $(READY)  ## write the golden losses anew, after a change that is meant to move them
 	$(BIN)/python -m pytest tests/integration/test_golden.py --regenerate
+
+manifests: $(READY)  ## render and check what is in cluster/; CRDS=FOLDER adds the schemas of the operator's CustomResourceDefinitions
+	$(BIN)/python -m threephase_ray.kube.check $(if $(CRDS),--crds $(CRDS)) cluster/overlays/*
+
+# For the image: Python 3.12 on Linux, whatever this is made on.
+requirements: $(READY)  ## write cluster/requirements.txt, with hashes, from pyproject.toml and constraints.txt
+	$(BIN)/uv pip compile pyproject.toml --extra demo --extra s3 --constraints constraints.txt --generate-hashes --no-header --quiet \
+		--python-version 3.12 --python-platform x86_64-manylinux_2_28 --output-file cluster/requirements.txt
 
 check: $(READY)  ## style, types, layers, README
 	$(BIN)/ruff check
