@@ -1,6 +1,6 @@
 # The words that developers and CI use alike. Each target does the set-up it needs.
 .DELETE_ON_ERROR:
-.PHONY: help quickstart unit test faults study golden manifests requirements check readme clean
+.PHONY: help quickstart unit test faults study golden manifests requirements check audit sbom readme clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -50,7 +50,16 @@ check: $(READY)  ## style, types, layers, README
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict threephase_ray jobs
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml threephase_ray jobs
 	$(BIN)/python -m threephase_ray.knobs --check README.md
+
+audit: $(READY)  ## known weaknesses of the packages that are installed; asks a public service, so it needs a network
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[audit]"
+	$(BIN)/pip-audit --local --skip-editable
+
+sbom: $(READY)  ## sbom.json: all packages with versions and licences (CycloneDX)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[audit]"
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file sbom.json $(BIN)/python
 
 readme: $(READY)  ## write the table of knobs into README.md
 	$(BIN)/python -m threephase_ray.knobs README.md
