@@ -21,7 +21,7 @@ quickstart: $(READY)  ## train the demo: data and checkpoint come with the insta
 	$(BIN)/python jobs/train.py --config jobs/configs/demo.yaml
 
 unit: $(READY)  ## tests without Ray
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/test_architecture.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/test_architecture.py tests/test_security.py
 
 # The files with the longest tests come first by their names, so that none of the two processes is left with one in the end.
 test: unit  ## all tests but the slow ones

@@ -45,7 +45,7 @@ def _of_call(call: ast.Call) -> Iterator[str]:
         yield f"{name}()"
     if name.startswith("yaml.") and name.rpartition(".")[2].startswith(("load", "full_load", "unsafe_load")):
         loader = given.get("Loader", call.args[1] if len(call.args) > 1 else None)
-        if loader is None or "Safe" not in ast.unparse(loader):
+        if loader is None or "safe" not in ast.unparse(loader).lower():
             yield f"{name}() without a safe loader"
     if name.rpartition(".")[2] == "YAML" and not (isinstance(kind := given.get("typ"), ast.Constant) and kind.value in SAFE_YAML):
         yield "YAML() of another kind than safe"
