@@ -16,7 +16,6 @@ from threephase_ray.training.cluster import asked
 
 _SHOWN = 160  # characters of an error that is not our own
 _ELASTIC_SECONDS = 20.0
-_KEPT_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}  # glibc gives freed tensors back to the system otherwise
 _RESIZE_SECONDS = 10.0  # between two looks for more room, where the number of workers may change
 OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)  # the same steps will not fit the next time
 
@@ -71,7 +70,7 @@ def worker_environment(compute: Compute) -> dict[str, str]:
     """Environment of the workers: no more threads than reserved CPUs, and none that spins while it waits."""
     threads = str(max(1, int(compute.cpus_per_worker)))
     quiet = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "TOKENIZERS_PARALLELISM": "false"}
-    return quiet | {"OMP_NUM_THREADS": threads} | ({} if compute.use_gpu else {"DS_ACCELERATOR": "cpu", **_KEPT_MEMORY})
+    return quiet | {"OMP_NUM_THREADS": threads} | ({} if compute.use_gpu else {"DS_ACCELERATOR": "cpu"})
 
 
 def explained(error: BaseException, store: Store, run: str) -> tuple[JobError, bool]:
