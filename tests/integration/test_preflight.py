@@ -9,7 +9,7 @@ import pytest
 from tests.faults import material
 from tests.integration.misfits import Fault, Misfits, faults
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 TOGETHER = ("store not shared", "store not writable", "other version", "no GPU", "disk too full", "clock")
 ALONE = (*TOGETHER, "too few CPUs", "store not mounted", "no answer")
 Start = Callable[[Mapping[str, Fault]], Misfits]

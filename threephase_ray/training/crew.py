@@ -104,7 +104,7 @@ class Crew:
                 return
             group = place + self.groups * life
             self.ask("sent_for", group)
-            settings = {"group": group, "foreman": self.foreman, "cpus": self.compute.cpus_per_worker}
+            settings = {"group": group, "foreman": self.foreman, "run": self._folder, "cpus": self.compute.cpus_per_worker}
             error = fit.fit(entry.shift, settings, self.compute, str(self._store.place(f"{self._folder}/ray")))
             self._running.discard(place)
             if error is None or self._over.is_set():

@@ -11,6 +11,7 @@ from threephase_ray.machine import Compute
 from threephase_ray.results import Store
 from threephase_ray.training import entry, fit, preflight, signals, stop
 from threephase_ray.training.cluster import cluster, wait_for
+from threephase_ray.training.meters import Meters
 from threephase_ray.training.plan import Plan
 
 Report = Callable[[dict[str, Any]], None]
@@ -32,6 +33,7 @@ def launch(plan: Plan, compute: Compute, store: Store, progress: Callable[[], st
     stop.forget(store, plan.run)
     with cluster(), signals.caught(lambda: stop.ask(store, plan.run)) as came:
         preflight.check(Config(**plan.config))
+        Meters(plan.run).reused(reused(plan))
         failures, reached = 0, progress()
         while True:
             wait_for(compute)
@@ -48,6 +50,12 @@ def launch(plan: Plan, compute: Compute, store: Store, progress: Callable[[], st
             pause = back_off(failures)
             report({"event": "retry", "reason": str(reason).splitlines()[0], "failures": failures, "pause": pause})
             time.sleep(pause)
+
+
+def reused(plan: Plan) -> list[str]:
+    """The phases of a run that its plan leaves out, since the store has them."""
+    wanted = [*plan.config["phases"], *(["baseline"] if plan.config["baseline"] else [])]
+    return [name for name in wanted if name not in {job["name"] for job in plan.phases}]
 
 
 def back_off(failures: int) -> float:

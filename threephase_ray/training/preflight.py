@@ -48,7 +48,7 @@ def check(config: Config) -> None:
 
 
 def look(config: Config) -> tuple[Report, list[Node]]:
-    """The driver's own report, and those of the nodes."""
+    """The driver's own report, and those of the nodes; one that is gone by now, as Ray has noticed meanwhile, is none of them."""
     marks, gpus = f"preflight-{uuid.uuid4().hex[:12]}", config.compute.use_gpu
     driver = nodes.examine(config.store, config.scratch, marks, nodes.DRIVER, False)
     there = {node["NodeID"]: node for node in holding(asked(config.compute))}
@@ -58,9 +58,12 @@ def look(config: Config) -> tuple[Report, list[Node]]:
     skews = _skews({name: (config.store, marks, name) for name, (answer, _) in answers.items() if isinstance(answer, Report)})
     with contextlib.suppress(JobError):
         connect(config.store, nodes.PATIENCE).remove(marks)
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
     found = []
     for name, node in there.items():
         report, silence = _report(answers, name, config.compute.start_timeout_s)
+        if report is None and name not in alive:
+            continue
         promised = float(node["Resources"].get("GPU", 0.0))
         found.append(Node(node["NodeManagerAddress"], report, silence, name in arrived, skews.get(name, 0.0), promised))
     return driver, found
