@@ -82,17 +82,26 @@ def job(main: Callable[[Any, bool], None], description: str, argv: Sequence[str]
     if {"-h", "--help"} & set(arguments):
         print(help_text(description, kind))
         return 0
-    try:
-        files, flags, dry_run = _split(arguments)
+
+    def run() -> int:
+        files, flags, dry_run = split(arguments)
         main(read(files, flags, kind), dry_run)
+        return 0
+
+    return ended(run)
+
+
+def ended(run: Callable[[], int]) -> int:
+    """The exit code that `run` gives, or that of its error, which is printed in a few lines."""
+    try:
+        return run()
     except JobError as error:
         lines = str(error).splitlines()
         print("\n".join([f"{type(error).__name__}: {lines[0]}", *lines[1:15]]), file=sys.stderr)
         return error.code
-    return 0
 
 
-def _split(arguments: Sequence[str]) -> tuple[list[str], list[str], bool]:
+def split(arguments: Sequence[str]) -> tuple[list[str], list[str], bool]:
     """Separate `--config FILE` and `--dry-run` from the knobs' flags."""
     files, flags, rest = [], [], iter(arguments)
     for word in rest:

@@ -42,7 +42,9 @@ class Compute(Section):
     global_batch: int = Field(32, ge=1, description="texts per optimiser step of phases that set no `batch`")
     micro_batch: int = Field(64, ge=1, description="texts per forward pass of one worker; the rest is accumulated")
     gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
-    start_timeout_s: float = Field(120.0, gt=0, description="seconds to wait for the workers before giving up (exit code 4)")
+    start_timeout_s: float = Field(
+        120.0, gt=0, description="seconds to wait for room, for each node's answer, for the workers, before giving up (exit code 4)"
+    )
     hang_timeout_s: float = Field(600.0, gt=0, description="seconds after which a worker that does not answer is replaced")
     max_failures: int = Field(3, ge=0, description="failures in a row, without a step saved in between, that are survived")
 

@@ -14,6 +14,7 @@ from threephase_ray.imbalance import corrected_sizes
 from threephase_ray.loader import DataSet
 from threephase_ray.memory import STAGES, Size, gigabytes, lowest_stage, needed
 from threephase_ray.results import Store
+from threephase_ray.training import agreement
 from threephase_ray.training.loop import step_count
 from threephase_ray.training.plan import PhaseJob
 
@@ -68,6 +69,8 @@ def prepare(config: Config) -> DataSet:
     """The data set of the configuration, from the store or made now, and a word on it."""
     tokenizer, limit = pretrained.load_tokenizer(config.encoder)
     name = data.plan(config.data, tokenizer, limit, config.seed).name
+    if not Store(config.store, config.scratch).is_finished(name):
+        agreement.check_storage(config.store, config.scratch)
     with console.counting() as progress:
         made = DataSet(data.prepare(config.data, tokenizer, limit, Store(config.store, config.scratch), config.seed, progress), name)
     show_data(made.facts)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from threephase_ray.bucket import Bucket
+from threephase_ray.bucket import PATIENCE, Bucket
 from threephase_ray.errors import ConfigError
 from threephase_ray.folder import Folder, StoreError, valid
 
@@ -39,8 +39,8 @@ class Storage(Protocol):
         """Copy a file to the local `path`; FileNotFoundError when absent."""
 
 
-def connect(uri: str) -> Storage:
-    """The storage at a path or URI; nothing is read or written yet.
+def connect(uri: str, patience: float = PATIENCE) -> Storage:
+    """The storage at a path or URI; nothing is read or written yet. `patience`: seconds for which an object store may be away.
 
     Raises:
         ConfigError: an unknown scheme, a driver that is not installed, credentials or a query inside the URI.
@@ -58,4 +58,4 @@ def connect(uri: str) -> Storage:
         return Folder(Path(parts.path))
     if not parts.netloc:
         raise ConfigError(f"store: {uri}: has no bucket\n  give a place such as s3://bucket/folder")
-    return Bucket(uri)
+    return Bucket(uri, patience)

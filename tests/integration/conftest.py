@@ -1,11 +1,25 @@
-"""The S3 server that tests share, and the ways to it."""
+"""What tests share: a place for whole jobs, a cluster for them, an S3 server and the ways to it."""
 
 from collections.abc import Iterator
 
 import pytest
 import s3fs
 
-from tests.integration import s3
+from tests.integration import places, s3
+from tests.integration.places import Place
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A tiny checkpoint and data set, and no cluster."""
+    return places.make(tmp_path_factory.mktemp("jobs"))
+
+
+@pytest.fixture(scope="session")
+def cluster(place: Place) -> Iterator[Place]:
+    """The same on a running cluster."""
+    with places.cluster(place) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

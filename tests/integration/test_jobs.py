@@ -1,96 +1,17 @@
 """The main job as users start it: on this machine, on a running cluster, as a submitted Ray job."""
 
 import json
-import os
-import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from tests.unit import tiny, tiny_models
+from tests.integration.places import Place
+from tests.unit import tiny_models
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
-KNOBS = """
-name: tiny
-data: {{source: {source}}}
-encoder: {{path: {encoder}}}
-dae: {{steps: 3}}
-contrastive: {{steps: 3, batch: 12}}
-finetune: {{steps: 6, learning_rate: 1e-3, validations: 2}}
-baseline: {{learning_rate: 1e-3, validations: 2}}
-compute: {{workers: 2}}
-"""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where jobs run: the project, their environment, a configuration, the store."""
-
-    root: Path
-    environment: dict[str, str]
-    config: Path
-    store: Path
-
-    def train(self, *flags: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "jobs/train.py", "--config", str(self.config), "--store", str(self.store), *flags]
-        return subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False)
-
-    @property
-    def run(self) -> Path:
-        return self.store / "runs" / "tiny"
-
-    def results(self) -> dict:
-        return json.loads((self.run / "results.json").read_text())
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Place:
-    """A tiny checkpoint and data set, and no cluster."""
-    folder = tmp_path_factory.mktemp("jobs")
-    encoder = tiny_models.checkpoint(folder / "checkpoint", "bert")
-    for seed, (split, count) in enumerate({"train": 40, "validation": 12, "test": 12}.items()):
-        tiny.write_csv(folder / "source" / f"{split}.csv", tiny_models.texts(count, seed=seed))
-    config = folder / "tiny.yaml"
-    config.write_text(KNOBS.format(source=folder / "source", encoder=encoder.path))
-    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
-    environment.pop("RAY_ADDRESS", None)
-    return Place(root, environment, config, folder / "store")
-
-
-@pytest.fixture(scope="module")
-def cluster(place: Place) -> Iterator[Place]:
-    """The same on a running cluster of two CPUs with token authentication, on ports of its own."""
-    temporary = Path(f"/tmp/ray-{os.getpid()}")  # noqa: S108  # sockets need a short path
-    port, dashboard = free_port(), free_port()
-    environment = place.environment | {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef",
-        "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
-    }
-    ports = {"port": port, "dashboard-port": dashboard}
-    ports |= {
-        f"{name}-port": free_port() for name in ("ray-client-server", "dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export")
-    }
-    command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=2", "--node-ip-address=127.0.0.1"]
-    command += [f"--temp-dir={temporary}", *(f"--{name}={number}" for name, number in ports.items())]
-    head = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
-    try:
-        yield Place(place.root, environment | {"RAY_ADDRESS": f"127.0.0.1:{port}"}, place.config, place.store)
-    finally:
-        os.killpg(head.pid, signal.SIGKILL)  # its group is its own; a friendlier end would drain for 30 seconds
-        head.wait()
 
 
 def test_a_plan_needs_neither_ray_nor_deepspeed(root: Path) -> None:

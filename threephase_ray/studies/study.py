@@ -83,7 +83,7 @@ def perform(
     with (
         cluster(),
         signals.caught(wish.set) as came,
-        Crew(store, folder, config.compute, config.study.groups, config.scratch) as crew,
+        Crew(store, folder, config, config.study.groups) as crew,
         Progress(store) as progress,
     ):
         bench = Bench(crew, store, config.study.keep_classifiers, wish, progress)

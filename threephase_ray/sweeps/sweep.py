@@ -93,7 +93,7 @@ def work(config: SweepConfig, space: Space, planner: Planner, journal: Journal, 
     searched, folder, wish = config.sweep, f"sweeps/{config.name}", threading.Event()
     earlier = [trial for name in searched.search.start_from for trial in read(store, name).trials.values()]
     search = build(space, searched.search, earlier)
-    with cluster(), signals.caught(wish.set) as came, Crew(store, folder, config.compute, searched.groups, config.scratch) as crew:
+    with cluster(), signals.caught(wish.set) as came, Crew(store, folder, config, searched.groups) as crew:
         conductor = Conductor(searched, space, search, journal, crew, folder, planner)
         with Board(list(journal.trials.values()), searched.metric, space.scales, searched.search.trials) as board:
             attend(conductor, crew, wish, board)

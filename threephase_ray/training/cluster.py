@@ -4,6 +4,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -66,5 +67,14 @@ def _too_little(compute: Compute) -> ResourceError:
 
 def room(needs: dict[str, float]) -> int:
     """How many workers the nodes can hold, each worker whole on one node."""
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return sum(int(min(node.get(name, 0.0) / amount for name, amount in needs.items())) for node in alive)
+    return sum(_room(node["Resources"], needs) for node in holding(needs))
+
+
+def holding(needs: dict[str, float]) -> list[dict[str, Any]]:
+    """The living nodes that can hold a worker, as Ray lists them. A head without CPUs is none of them."""
+    return [node for node in ray.nodes() if node["Alive"] and _room(node["Resources"], needs)]
+
+
+def _room(there: dict[str, float], needs: dict[str, float]) -> int:
+    """How many workers fit on one node."""
+    return int(min(there.get(name, 0.0) / amount for name, amount in needs.items()))

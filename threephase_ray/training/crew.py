@@ -9,12 +9,12 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from threephase_ray.config import Config
 from threephase_ray.errors import JobError
-from threephase_ray.machine import Compute
 from threephase_ray.results import Store
 from threephase_ray.storage import StoreError
-from threephase_ray.training import entry, fit, shift
-from threephase_ray.training.cluster import asked, room, wait_for
+from threephase_ray.training import entry, fit, preflight, shift
+from threephase_ray.training.cluster import asked, room
 from threephase_ray.training.launch import back_off
 from threephase_ray.training.office import Office
 from threephase_ray.training.plan import Plan
@@ -26,20 +26,22 @@ _SECONDS = 0.5  # between two looks at what the groups do
 class Crew:
     """The driver's side: starts the groups, and starts them again."""
 
-    def __init__(self, store: Store, folder: str, compute: Compute, groups: int | None, scratch: str) -> None:
+    def __init__(self, store: Store, folder: str, config: Config, groups: int | None) -> None:
         """`groups`: how many, or as many as there is room for. A cluster must be there, see `cluster.cluster`.
 
         Raises:
-            ResourceError: there is no room for one group, also after `compute.start_timeout_s`.
+            ResourceError: there is no room for one group, also after `compute.start_timeout_s`, or the nodes are not fit for the job.
         """
-        self.compute = compute.model_copy(update={"workers": compute.least})
+        self.compute = config.compute.model_copy(update={"workers": config.compute.least})
         fit.set_up(self.compute)
-        wait_for(self.compute)
+        preflight.check(config)
         self.groups = max(1, groups if groups is not None else room(asked(self.compute)) // self.compute.least)
         self._store, self._folder = store, folder
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         office: Any = ray.remote(Office)
-        self.foreman = office.options(num_cpus=0, scheduling_strategy=here).remote(store.storage.uri, scratch, folder, self.compute.least)
+        self.foreman = office.options(num_cpus=0, scheduling_strategy=here).remote(
+            store.storage.uri, config.scratch, folder, self.compute.least
+        )
         self._over, self._errors = threading.Event(), dict[int, JobError]()
         self._lock, self._running = threading.Lock(), set[int]()
         self._threads = [threading.Thread(target=self._keep, args=(group,), daemon=True) for group in range(self.groups)]
@@ -102,7 +104,7 @@ class Crew:
                 return
             group = place + self.groups * life
             self.ask("sent_for", group)
-            settings = {"group": group, "foreman": self.foreman, "cpus": self.compute.cpus_per_worker}
+            settings = {"group": group, "foreman": self.foreman, "run": self._folder, "cpus": self.compute.cpus_per_worker}
             error = fit.fit(entry.shift, settings, self.compute, str(self._store.place(f"{self._folder}/ray")))
             self._running.discard(place)
             if error is None or self._over.is_set():

@@ -11,18 +11,19 @@ if TYPE_CHECKING:
 
 def run(settings: dict[str, Any]) -> None:
     """A run's plan, see `plan.Plan`."""
+    from threephase_ray.training.meters import Meters
     from threephase_ray.training.plan import Plan
     from threephase_ray.training.worker import work
 
-    work(Plan(**settings), _device(settings["config"]["compute"]["cpus_per_worker"]))
+    work(Plan(**settings), _device(settings["config"]["compute"]["cpus_per_worker"]), lambda past: Meters(settings["run"], past).add)
 
 
 def shift(settings: dict[str, Any]) -> None:
-    """Plans that a foreman gives: `group`, `foreman` (an actor), `cpus`."""
+    """Plans that a foreman gives: `group`, `foreman` (an actor), `run` (its folder in the store), `cpus`."""
     from threephase_ray.training.line import Line
     from threephase_ray.training.shift import work
 
-    work(Line(settings["group"], settings["foreman"]), _device(settings["cpus"]))
+    work(Line(settings["group"], settings["foreman"], settings["run"]), _device(settings["cpus"]))
 
 
 def _device(cpus: float) -> "torch.device":

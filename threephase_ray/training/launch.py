@@ -6,10 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
+from threephase_ray.config import Config
 from threephase_ray.machine import Compute
 from threephase_ray.results import Store
-from threephase_ray.training import entry, fit, signals, stop
+from threephase_ray.training import entry, fit, preflight, signals, stop
 from threephase_ray.training.cluster import cluster, wait_for
+from threephase_ray.training.meters import Meters
 from threephase_ray.training.plan import Plan
 
 Report = Callable[[dict[str, Any]], None]
@@ -22,7 +24,7 @@ def launch(plan: Plan, compute: Compute, store: Store, progress: Callable[[], st
     `progress` says in words how far the store is: failures in a row that leave it there are counted. `report` receives the retries.
 
     Raises:
-        ResourceError: the cluster has not what was asked, also after `compute.start_timeout_s`.
+        ResourceError: the cluster has not what was asked, also after `compute.start_timeout_s`, or its nodes are not fit for the job.
         TrainingError: workers failed more than `compute.max_failures` times in a row.
         Stopped: SIGTERM or SIGINT arrived, and everything is saved.
         JobError: what a worker said that no repetition can mend.
@@ -30,6 +32,8 @@ def launch(plan: Plan, compute: Compute, store: Store, progress: Callable[[], st
     fit.set_up(compute)
     stop.forget(store, plan.run)
     with cluster(), signals.caught(lambda: stop.ask(store, plan.run)) as came:
+        preflight.check(Config(**plan.config))
+        Meters(plan.run).reused(reused(plan))
         failures, reached = 0, progress()
         while True:
             wait_for(compute)
@@ -46,6 +50,12 @@ def launch(plan: Plan, compute: Compute, store: Store, progress: Callable[[], st
             pause = back_off(failures)
             report({"event": "retry", "reason": str(reason).splitlines()[0], "failures": failures, "pause": pause})
             time.sleep(pause)
+
+
+def reused(plan: Plan) -> list[str]:
+    """The phases of a run that its plan leaves out, since the store has them."""
+    wanted = [*plan.config["phases"], *(["baseline"] if plan.config["baseline"] else [])]
+    return [name for name in wanted if name not in {job["name"] for job in plan.phases}]
 
 
 def back_off(failures: int) -> float:

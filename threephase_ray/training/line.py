@@ -5,13 +5,15 @@ from typing import Any
 import ray
 
 from threephase_ray.training.accounting import Event
+from threephase_ray.training.meters import Meters
 
 
 class Line:
     """A group's line to the foreman, see `shift.Line`."""
 
-    def __init__(self, group: int, foreman: Any) -> None:
+    def __init__(self, group: int, foreman: Any, run: str) -> None:
         self._group, self._foreman = group, foreman
+        self._meters = Meters(run, self.past)
 
     def take(self) -> dict[str, Any] | None:
         """See `Foreman`."""
@@ -21,6 +23,7 @@ class Line:
     def tell(self, event: Event) -> None:
         """Send it on its way; what one process sends arrives in order."""
         self._foreman.tell.remote(self._group, event)
+        self._meters.add(event)
 
     def past(self) -> list[Event]:
         """See `Foreman`."""

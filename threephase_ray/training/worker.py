@@ -29,12 +29,15 @@ from threephase_ray.training.testing import predict_test
 from threephase_ray.training.together import everyone, first
 from threephase_ray.training.turn import Turn
 
+# Called on rank 0 with a function that gives all events so far; what it returns is shown each event, after it was written.
+Watch = Callable[[Callable[[], list[accounting.Event]]], Callable[[accounting.Event], None]]
 
-def work(plan: Plan, device: torch.device) -> bool:
+
+def work(plan: Plan, device: torch.device, watch: Watch = lambda past: lambda event: None) -> bool:
     """Do a run's plan on `device`; false if a stop was asked for before all was done. Every worker calls it."""
     config = Config(**plan.config)
     store = Store(config.store, config.scratch)
-    with _log(store, plan) as (report, past), Stop(lambda: asked(store, plan.run)) as stop:
+    with _log(store, plan, watch) as (report, past), Stop(lambda: asked(store, plan.run)) as stop:
         return perform(plan, device, report, past, stop.wanted)
 
 
@@ -187,10 +190,16 @@ def _figures(engine: Engine, model: nn.Module, desk: Desk) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _log(store: Store, plan: Plan) -> Iterator[tuple[loop.Report, Callable[[], bytes]]]:
+def _log(store: Store, plan: Plan, watch: Watch) -> Iterator[tuple[loop.Report, Callable[[], bytes]]]:
     """A function that appends events to the run's file, and one that reads them; both are idle on other ranks than 0."""
     if world()[0] != 0:
         yield lambda event: None, lambda: b""
         return
     with events.Log(store, f"{plan.run}/events.jsonl") as log:
-        yield log.add, log.past
+        see = watch(lambda: accounting.parse(log.past()))
+
+        def report(event: accounting.Event) -> None:
+            log.add(event)
+            see(event)
+
+        yield report, log.past
