@@ -10,7 +10,6 @@ from tests.conftest import ROOT
 from threephase_ray.errors import ConfigError
 from threephase_ray.submitting import asking
 
-TEMPLATE = str(Path(__file__).parent / "templates" / "rayjob.yaml")
 SOUND = ["--name", "mine", "--store", "/shared/store", "--data.source", "/texts", "--encoder.path", "x/y"]
 
 
@@ -69,9 +68,11 @@ def test_dry_run_shows_the_upload_and_the_configuration(capfd: pytest.CaptureFix
 
 
 def test_dry_run_prints_the_rayjob(capfd: pytest.CaptureFixture[str]) -> None:
-    code, output, _ = submitted(capfd, "--to", "kube", "--dry-run", "--template", TEMPLATE, "--job", "study")
+    code, output, _ = submitted(capfd, "--to", "kube", "--dry-run", "--job", "study")
     assert code == 0
-    assert "entrypoint: python jobs/study.py --config /etc/threephase-ray/config.yaml" in output
+    assert "entrypoint: python /app/jobs/study.py --config /etc/threephase-ray/config.yaml --config /etc/threephase/site.yaml" in " ".join(
+        output.split()
+    )
 
 
 def test_a_cluster_that_is_not_there_is_a_short_error(capfd: pytest.CaptureFixture[str]) -> None:
@@ -83,7 +84,7 @@ def test_a_cluster_that_is_not_there_is_a_short_error(capfd: pytest.CaptureFixtu
 
 def test_without_kubectl_it_says_so(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    code, _, error = submitted(capfd, "--to", "kube", "--template", TEMPLATE)
+    code, _, error = submitted(capfd, "--to", "kube")
     assert code == 4
     assert "kubectl: is not installed" in error
 

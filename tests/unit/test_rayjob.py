@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from tests.conftest import ROOT
 from threephase_ray.command import read
 from threephase_ray.config import Config
 from threephase_ray.errors import ConfigError
-from threephase_ray.submitting import rayjob
+from threephase_ray.submitting import asking, rayjob
 from threephase_ray.sweeping import SweepConfig
 
 TEMPLATE = Path(__file__).parent / "templates" / "rayjob.yaml"
@@ -43,12 +44,27 @@ def test_the_configuration_arrives_as_it_was(tmp_path: Path) -> None:
 def test_the_head_finds_the_configuration_where_the_job_looks_for_it() -> None:
     settings, made = filled(job="study")
     command = shlex.split(made["spec"]["entrypoint"])
-    assert command == ["python", "jobs/study.py", "--config", f"{rayjob.MOUNT}/{rayjob.FILE}"]
+    assert command == ["python", "/app/jobs/study.py", "--config", f"{rayjob.MOUNT}/{rayjob.FILE}", "--config", "/etc/site.yaml"]
     head = made["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
     volume = next(each for each in head["volumes"] if "configMap" in each)
     mount = next(each for each in head["containers"][0]["volumeMounts"] if each["name"] == volume["name"])
     assert (volume["configMap"]["name"], mount["mountPath"]) == (settings["metadata"]["name"], rayjob.MOUNT)
     assert len(head["volumes"]) == len(head["containers"][0]["volumeMounts"]) == 2  # the template's own stay
+
+
+@pytest.mark.parametrize("job", ["prepare", "train", "sweep", "study"])
+def test_the_projects_own_template_passes_all_rules_when_it_is_filled_in(job: str) -> None:
+    made = rayjob.filled(rayjob.load(ROOT / asking.TEMPLATE), job, config("--compute.use_gpu=true"), "threephase", None)[1]
+    rayjob.check(made)
+    assert shlex.split(made["spec"]["entrypoint"])[1:] == [
+        *(f"/app/jobs/{job}.py", "--config", f"{rayjob.MOUNT}/{rayjob.FILE}", "--config", "/etc/threephase/site.yaml")
+    ]
+
+
+def test_a_template_that_breaks_rules_is_refused() -> None:
+    made = rayjob.filled(rayjob.load(TEMPLATE), "train", config(), None, None)[1]
+    with pytest.raises(ConfigError, match=r"(?s)would be refused, or fail.*runAsNonRoot"):
+        rayjob.check(made)
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,7 @@ def to_ray(wish: Wish, config: Config, code: dict[str, Path]) -> int:
 def to_kube(wish: Wish, config: Config) -> int:
     """Send a RayJob to Kubernetes."""
     documents = rayjob.filled(rayjob.load(wish.template), wish.job, config, wish.namespace, wish.image)
+    rayjob.check(documents[-1])
     if wish.dry_run:
         print(rayjob.text(documents), end="")
         return 0

@@ -6,7 +6,7 @@ import math
 import re
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -15,6 +15,7 @@ from ruamel.yaml.error import YAMLError
 from threephase_ray.command import dump
 from threephase_ray.config import Config
 from threephase_ray.errors import ConfigError
+from threephase_ray.kube import podsecurity, rules
 
 MOUNT, FILE = "/etc/threephase-ray", "config.yaml"  # where the head finds the configuration
 _VOLUME = "submitted-configuration"
@@ -50,7 +51,7 @@ def filled(template: Document, job: str, config: Config, namespace: str | None, 
     made = json.loads(json.dumps(template))  # what YAML's anchors made one object is several again
     try:
         _fill(made, job, config, image)
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise ConfigError(f"the template lacks a part that is filled in: {error}\n  compare it with the RayJob of the project") from error
     settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": config.name}, "data": {FILE: dump(config)}}
     documents = [settings, made]
@@ -59,6 +60,16 @@ def filled(template: Document, job: str, config: Config, namespace: str | None, 
     if _INSTANCE in made["metadata"].get("labels", {}):
         made["metadata"]["labels"][_INSTANCE] = config.name
     return documents
+
+
+def check(job: Document) -> None:
+    """Look at a RayJob as `make manifests` does, before it is sent.
+
+    Raises:
+        ConfigError: all that breaks a rule of the operator, of this project, or of Pod Security.
+    """
+    if problems := [*rules.check_object(job), *podsecurity.check([job])]:
+        raise ConfigError("\n  ".join(["the RayJob would be refused, or fail:", *map(str, problems)]))
 
 
 def text(documents: list[Document]) -> str:
@@ -74,13 +85,21 @@ def _fill(made: Document, job: str, config: Config, image: str | None) -> None:
     """Set what depends on the job."""
     made.setdefault("metadata", {})
     spec = made["spec"]
-    spec["entrypoint"] = shlex.join(["python", f"jobs/{job}.py", "--config", f"{MOUNT}/{FILE}"])
+    spec["entrypoint"] = _entrypoint(spec["entrypoint"], job)
     head = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
     head.setdefault("volumes", []).append({"name": _VOLUME, "configMap": {"name": config.name}})
     head["containers"][0].setdefault("volumeMounts", []).append({"name": _VOLUME, "mountPath": MOUNT, "readOnly": True})
     _size(spec["rayClusterSpec"], config)
     for container in _containers(spec):
         container["image"] = container["image"] if image is None else image
+
+
+def _entrypoint(template: str, job: str) -> str:
+    """The template's command with this job's script, and the configuration as its first file; what comes after it there stays, and wins."""
+    words = shlex.split(template)
+    words[1] = str(PurePosixPath(words[1]).with_name(f"{job}.py"))
+    words[words.index("--config") + 1] = f"{MOUNT}/{FILE}"
+    return shlex.join(words)
 
 
 def _size(cluster: Document, config: Config) -> None:
