@@ -8,10 +8,11 @@ import pytest
 
 from tests.unit.spaces import BOTH, LOSS, NOISE, PAIRS, RATIO, TEMPERATURE, config, grid, space
 from threephase_ray import command
-from threephase_ray.config import Config, CosineRegression
+from threephase_ray.config import Config, CosineRegression, SupervisedContrastive
 from threephase_ray.sweeps.space import Space, key
 from threephase_ray.sweeps.trial import Point
 
+USUAL = SupervisedContrastive().temperature
 FIVE = {NOISE: [0.2, 0.3, 0.4, 0.5, 0.6], TEMPERATURE: [0.03, 0.05, 0.1, 0.2, 0.5], RATIO: [1.5, 2, 4, 8, 20]}
 COSINE: dict[str, Any] = {"contrastive": {"loss": {"name": "cosine_regression"}}}
 
@@ -78,7 +79,7 @@ GRIDS: list[tuple[dict[str, list[Any]], dict[str, Any], dict[str, Any], list[Poi
         ],
     ),
     ({LOSS: BOTH, "seed": [5]}, {"seed": {PAIRS: "batch"}}, {}, [{LOSS: BOTH[0]}, {LOSS: BOTH[1], "seed": 5}]),
-    ({LOSS: BOTH, "seed": [5]}, {"seed": {TEMPERATURE: 0.1}}, COSINE, [{LOSS: BOTH[1]}, {LOSS: BOTH[0], "seed": 5}]),
+    ({LOSS: BOTH, "seed": [5]}, {"seed": {TEMPERATURE: USUAL}}, COSINE, [{LOSS: BOTH[1]}, {LOSS: BOTH[0], "seed": 5}]),
     ({"seed": [5]}, {"seed": {"phases": ["dae", "contrastive", "finetune"], "compute.workers": 1}}, {}, [{"seed": 5}]),
     ({"seed": [5]}, {"seed": {"baseline.epochs": 3}}, {}, [{}]),
 ]
@@ -189,8 +190,8 @@ SMALL = {NOISE: {"uniform": [0.2, 0.8]}, LOSS: {"choice": BOTH}, TEMPERATURE: {"
 @pytest.mark.parametrize(
     ("given", "completed"),
     [
-        ({}, [{NOISE: 0.6, LOSS: BOTH[0], TEMPERATURE: 0.1}]),
-        ({NOISE: 0.9}, [{NOISE: 0.9, LOSS: BOTH[0], TEMPERATURE: 0.1}]),
+        ({}, [{NOISE: 0.6, LOSS: BOTH[0], TEMPERATURE: USUAL}]),
+        ({NOISE: 0.9}, [{NOISE: 0.9, LOSS: BOTH[0], TEMPERATURE: USUAL}]),
         ({NOISE: "0.5", LOSS: BOTH[1]}, [{NOISE: 0.5, LOSS: BOTH[1], PAIRS: "batch"}]),
     ],
 )
