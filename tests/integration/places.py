@@ -73,7 +73,7 @@ def make(folder: Path) -> Place:
     here = Path(sys.executable).parent  # as an activated environment has it
     environment = os.environ | {"RAY_AUTH_MODE": "disabled", "PATH": f"{here}{os.pathsep}{os.environ['PATH']}"}
     # On a busy machine half a minute is not enough, and workers would wait for whatever else it does.
-    environment |= {"RAY_raylet_start_wait_time_s": "120", "RAY_worker_niceness": "0"}
+    environment |= {"RAY_raylet_start_wait_time_s": "120", "RAY_agent_register_timeout_ms": "300000", "RAY_worker_niceness": "0"}
     environment.pop("RAY_ADDRESS", None)
     return Place(ROOT, environment, config, folder / "store")
 
