@@ -147,6 +147,7 @@ def _model(phase: Phase, job: PhaseJob, desk: Desk) -> nn.Module:
         for module in model.modules():
             if isinstance(module, PreTrainedModel):
                 module.gradient_checkpointing_enable()
+    model.to(desk.device)  # before the broadcast: NCCL takes tensors of GPUs alone
     if dist.is_initialized():
         for tensor in (*model.parameters(), *model.buffers()):
             dist.broadcast(tensor.data, 0)
