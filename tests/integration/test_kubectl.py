@@ -22,8 +22,7 @@ SOUND = ("--name", "mine", "--store", "/store", "--data.source", "/texts", "--en
 
 
 def submit(server: Server, folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    template = ROOT / "tests" / "unit" / "templates" / "rayjob.yaml"
-    command = [sys.executable, "jobs/submit.py", "--to", "kube", "--template", str(template), *SOUND, *flags]
+    command = [sys.executable, "jobs/submit.py", "--to", "kube", *SOUND, *flags]
     environment = os.environ | {"PATH": HERE, "KUBECONFIG": str(server.config(folder / "kubeconfig")), "HOME": str(folder)}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
@@ -34,7 +33,8 @@ def test_a_job_is_sent_and_followed_to_its_own_exit_code(end: str, code: int, tm
         done = submit(server, tmp_path)
     assert done.returncode == code, done.stdout + done.stderr
     assert done.stdout.count("step 1\nstep 2\n") == 1  # though the log was asked for twice
-    assert server.objects[JOB]["spec"]["entrypoint"] == "python jobs/train.py --config /etc/threephase-ray/config.yaml"
+    files = "--config /etc/threephase-ray/config.yaml --config /etc/threephase/site.yaml"
+    assert server.objects[JOB]["spec"]["entrypoint"] == f"python /app/jobs/train.py {files}"
     assert "name: mine" in server.objects["/api/v1/namespaces/team/configmaps/mine"]["data"]["config.yaml"]
 
 
