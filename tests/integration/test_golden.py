@@ -18,9 +18,9 @@ FEW = ["plain0-1x8", "deepspeed1-1x4", "deepspeed1-2x2"]  # for variants that di
 VARIANTS: list[dict[str, Any]] = [
     {"name": "dae", "phase": "dae", "knobs": {}},
     {"name": "dae-checkpointing", "phase": "dae", "knobs": {"compute": {"gradient_checkpointing": True}}},
-    {"name": "masked-lm", "phase": "dae", "knobs": {"dae": {"objective": "mlm", "noise": "masking"}}},
+    {"name": "masked-lm", "phase": "dae", "knobs": {"dae": {"objective": "mlm", "noise": "masking"}}, "ways": FEW},
     {"name": "contrastive", "phase": "contrastive", "knobs": {}},
-    {"name": "cosine", "phase": "contrastive", "knobs": {"contrastive": {"loss": {"name": "cosine_regression"}}}},
+    {"name": "cosine", "phase": "contrastive", "knobs": {"contrastive": {"loss": {"name": "cosine_regression"}}}, "ways": FEW},
     {"name": "cosine-pairs", "phase": "contrastive", "knobs": {"contrastive": {"loss": {"name": "cosine_regression", "pairs": "sampled"}}}},
     {"name": "joint", "phase": "joint", "knobs": {}},
     {"name": "finetune", "phase": "finetune", "knobs": {}},
