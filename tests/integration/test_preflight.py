@@ -9,7 +9,7 @@ import pytest
 from tests.faults import material
 from tests.integration.misfits import Fault, Misfits, faults
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 TOGETHER = ("store not shared", "store not writable", "other version", "no GPU", "disk too full", "clock")
 ALONE = (*TOGETHER, "too few CPUs", "store not mounted", "no answer")
 Start = Callable[[Mapping[str, Fault]], Misfits]
@@ -82,7 +82,6 @@ def test_only_nodes_that_can_hold_a_worker_are_looked_at(
     assert all(word in done.stderr for word in planted["no GPU"].words)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ALONE)
 def test_each_fault_alone_ends_the_job(name: str, start: Start, planted: dict[str, Fault]) -> None:
     if name not in planted:
