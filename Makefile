@@ -53,13 +53,16 @@ check: $(READY)  ## style, types, layers, README
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml threephase_ray jobs
 	$(BIN)/python -m threephase_ray.knobs --check README.md
 
-audit: $(READY)  ## known weaknesses of the packages that are installed; asks a public service, so it needs a network
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[audit]"
-	$(BIN)/pip-audit --local --skip-editable
+# What looks at the packages stands apart from them: cyclonedx-bom brings a parser with it that would cost every process of Ray two seconds.
+.venv/audit: constraints.txt | $(READY)
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet -c constraints.txt pip-audit cyclonedx-bom
 
-sbom: $(READY)  ## sbom.json: all packages with versions and licences (CycloneDX)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[audit]"
-	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file sbom.json $(BIN)/python
+audit: $(READY) .venv/audit  ## known weaknesses of the packages that are installed; asks a public service, so it needs a network
+	.venv/audit/bin/pip-audit --path $$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") --skip-editable
+
+sbom: $(READY) .venv/audit  ## sbom.json: all packages with versions and licences (CycloneDX)
+	.venv/audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file sbom.json $(BIN)/python
 
 readme: $(READY)  ## write the table of knobs into README.md
 	$(BIN)/python -m threephase_ray.knobs README.md

@@ -26,7 +26,6 @@ QUIET = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_raylet_start_wait_time_s": f"{START:.0f}",
-    "RAY_agent_register_timeout_ms": "300000",
     "RAY_worker_niceness": "0",
     "RAY_LD_PRELOAD_ON_WORKERS": "1",  # Ray takes the variable from its workers otherwise
     "HF_HUB_OFFLINE": "1",

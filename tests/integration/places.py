@@ -73,7 +73,7 @@ def make(folder: Path) -> Place:
     here = Path(sys.executable).parent  # as an activated environment has it
     environment = os.environ | {"RAY_AUTH_MODE": "disabled", "PATH": f"{here}{os.pathsep}{os.environ['PATH']}"}
     # On a busy machine half a minute is not enough, and workers would wait for whatever else it does.
-    environment |= {"RAY_raylet_start_wait_time_s": "120", "RAY_agent_register_timeout_ms": "300000", "RAY_worker_niceness": "0"}
+    environment |= {"RAY_raylet_start_wait_time_s": "120", "RAY_worker_niceness": "0"}
     environment.pop("RAY_ADDRESS", None)
     return Place(ROOT, environment, config, folder / "store")
 
@@ -87,6 +87,7 @@ def cluster(place: Place) -> Iterator[Place]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef",
         "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
+        "RAY_metrics_report_interval_ms": "100",  # a tiny run is over before the usual ten seconds are, and its last figures with it
     }
     ports = {"port": port, "dashboard-port": dashboard, "metrics-export-port": metrics}
     ports |= {f"{name}-port": free_port() for name in ("ray-client-server", "dashboard-agent-listen", "dashboard-agent-grpc")}

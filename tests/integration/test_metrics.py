@@ -49,7 +49,7 @@ def measured(cluster: Place, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     with subprocess.Popen(command, cwd=place.root, env=place.environment, stdout=subprocess.PIPE, text=True) as job:
         while job.poll() is None:
             figures |= scraped(place.metrics_port)
-            time.sleep(0.5)
+            time.sleep(0.2)
         assert job.stdout is not None
         assert job.returncode == 0, job.stdout.read()[-3000:]
     events = accounting.parse((place.store / RUN / "events.jsonl").read_bytes())
