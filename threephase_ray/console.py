@@ -93,7 +93,8 @@ def said(event: dict[str, Any]) -> str:
     """An event in one line: what happened, where, its figures, and the reason if there is one."""
     step = f" at step {event['step']}" if event.get("step") else ""
     reasons = [str(event[name]) for name in ("for", "checkpoint", "reason") if isinstance(event.get(name), str)]
-    words = [f"{event.get('phase', 'run')}: {event['event'].replace('_', ' ')}{step}", figures(event), *reasons]
+    places = ["on " + ", ".join(event["nodes"])] if "nodes" in event else []
+    words = [f"{event.get('phase', 'run')}: {event['event'].replace('_', ' ')}{step}", figures(event), *places, *reasons]
     return "  ".join(word for word in words if word)
 
 

@@ -199,7 +199,7 @@ def node(trial: Trial) -> Iterator[Line]:
     finally:
         trial.cluster.start_b()
     line = judged(Line(trial.name, killed="node", kills=1, cluster=trial.cluster.kind), job, {"dae": 3, "contrastive": 27, "finetune": 27})
-    nodes = {event["node"] for event in job.events() if event["event"] == "group"}
+    nodes = {node for event in job.events() if event["event"] == "group" for node in event["nodes"]}
     if len(before) < 2 or (trial.cluster.kind == "two namespaces" and len(nodes) < 2):
         line.problems.append(f"not at work on both nodes: {before}, {nodes}")
     line.note = f"phases finished by each group before the loss {dict(before)}, in the end {dict(finished_by(job))}; nodes {sorted(nodes)}"

@@ -50,7 +50,7 @@ class Line(test_shift.Line):
     """The driver asks for news by itself."""
 
     def take(self) -> dict[str, Any] | None:
-        return self.foreman.take(0, "here") or None
+        return self.foreman.take(0, ["here"]) or None
 
 
 class Crew:

@@ -54,6 +54,12 @@ def test_goodput_is_the_share_of_the_time_that_counted() -> None:
     assert (whole["goodput"], whole["steps_wasted"]) == (1.0, 0)
 
 
+def test_where_a_group_runs_is_no_sign_of_life() -> None:
+    retry = [event["event"] for event in KILLED].index("retry") + 1
+    told = [*KILLED[:retry], *log((29, "group", {"nodes": ["a"]})), *KILLED[retry:]]
+    assert accounting.attempts(told, KEY) == accounting.attempts(KILLED, KEY)
+
+
 def test_a_phase_that_is_trained_anew_has_a_new_account() -> None:
     anew = log((200, "start", {}), (205, "phase", {"key": KEY}), (206, "resume", {"step": 0}), *steps(207, range(1, 3)))
     (only,) = accounting.attempts([*KILLED, *anew], KEY)

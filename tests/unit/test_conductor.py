@@ -79,7 +79,7 @@ class Crew:
         for group in range(self.groups):
             if group in self._hands:
                 self._work(group)
-            elif plan := self.foreman.take(group, "here"):
+            elif plan := self.foreman.take(group, ["here"]):
                 key = (plan["phases"] + plan["probes"])[0]["key" if plan["phases"] else "result"]
                 self._hands[group] = key, validations(key) if plan["phases"] else iter(())
 

@@ -39,7 +39,7 @@ class Bench:
         assert self.foreman.news(number) is None
 
     def take(self, group: int = 0) -> str:
-        plan = self.foreman.take(group, "here")
+        plan = self.foreman.take(group, ["here"])
         return "" if not plan else plan["of"]
 
     def finish(self, group: int = 0, **figures: Any) -> None:
@@ -241,5 +241,5 @@ def test_after_the_close_groups_end_and_save() -> None:
     bench.take(0)
     bench.foreman.close()
     assert bench.foreman.unwanted(0)
-    assert bench.foreman.take(1, "here") is None
+    assert bench.foreman.take(1, ["here"]) is None
     assert bench.foreman.news(0) == {"kind": "halted"}

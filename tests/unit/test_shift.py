@@ -35,7 +35,7 @@ class Line:
         for number in (0, 1):
             while (news := self.foreman.news(number)) is not None and news["kind"] == "mark":
                 pass
-        return self.foreman.take(0, "here") or None
+        return self.foreman.take(0, ["here"]) or None
 
     def tell(self, event: Event) -> None:
         self.foreman.tell(0, event)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 Event = dict[str, Any]
-_OF_DRIVER = ("start", "retry")  # events that are no sign of life of the workers
+_FROM_OUTSIDE = ("start", "retry", "group")  # events that are no sign of life of a phase's workers
 
 
 @dataclass
@@ -53,10 +53,10 @@ def attempts(events: Iterable[Event], key: str) -> list[Attempt]:
                 made = [] if ended else made  # it was finished once, removed from the store, and is trained anew
                 made.append(Attempt(alive if made else now, now))
                 ended = False
-        elif current == key and made and kind not in _OF_DRIVER:
+        elif current == key and made and kind not in _FROM_OUTSIDE:
             _follow(made, kind, event, now)
             ended = ended or kind == "phase_end"
-        alive = alive if kind == "retry" else now
+        alive = alive if kind in ("retry", "group") else now
     return made
 
 

@@ -71,8 +71,14 @@ def room(needs: dict[str, float]) -> int:
 
 
 def holding(needs: dict[str, float]) -> list[dict[str, Any]]:
-    """The living nodes that can hold a worker, as Ray lists them. A head without CPUs is none of them."""
-    return [node for node in ray.nodes() if node["Alive"] and _room(node["Resources"], needs)]
+    """The living nodes that can hold a worker and stay, as Ray lists them. A head without CPUs is none of them."""
+    going = drained()
+    return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in going and _room(node["Resources"], needs)]
+
+
+def drained() -> set[str]:
+    """Ids of the nodes that Ray was told to empty. Its own libraries ask so, too: no public function tells it without a dashboard."""
+    return set(ray._private.state.state.get_draining_nodes())
 
 
 def _room(there: dict[str, float], needs: dict[str, float]) -> int:

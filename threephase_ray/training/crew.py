@@ -19,6 +19,7 @@ from threephase_ray.training.launch import back_off
 from threephase_ray.training.office import Office
 from threephase_ray.training.plan import Plan
 from threephase_ray.training.tasks import Item
+from threephase_ray.training.whereabouts import Leaving
 
 _SECONDS = 0.5  # between two looks at what the groups do
 
@@ -112,6 +113,7 @@ class Crew:
             reason, lasting = fit.explained(error, self._store, self._folder)
             self.ask("lost", group, str(reason).splitlines()[0], lasting)
             failures = 1 if self.ask("status")["finished"].get(group) else failures + 1
+            failures = 0 if isinstance(reason, Leaving) else failures
             if isinstance(reason, StoreError) or failures > self.compute.max_failures:
                 self._errors[place] = reason
                 return

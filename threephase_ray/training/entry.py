@@ -13,17 +13,23 @@ def run(settings: dict[str, Any]) -> None:
     """A run's plan, see `plan.Plan`."""
     from threephase_ray.training.meters import Meters
     from threephase_ray.training.plan import Plan
+    from threephase_ray.training.whereabouts import Whereabouts
     from threephase_ray.training.worker import work
 
-    work(Plan(**settings), _device(settings["config"]["compute"]["cpus_per_worker"]), lambda past: Meters(settings["run"], past).add)
+    group, device = Whereabouts(), _device(settings["config"]["compute"]["cpus_per_worker"])
+    if not work(Plan(**settings), device, lambda past: Meters(settings["run"], past).add, group.addresses, group.leaving):
+        group.check()
 
 
 def shift(settings: dict[str, Any]) -> None:
     """Plans that a foreman gives: `group`, `foreman` (an actor), `run` (its folder in the store), `cpus`."""
     from threephase_ray.training.line import Line
     from threephase_ray.training.shift import work
+    from threephase_ray.training.whereabouts import Whereabouts
 
-    work(Line(settings["group"], settings["foreman"], settings["run"]), _device(settings["cpus"]))
+    group = Whereabouts()
+    work(Line(settings["group"], settings["foreman"], settings["run"], group), _device(settings["cpus"]))
+    group.check()
 
 
 def _device(cpus: float) -> "torch.device":

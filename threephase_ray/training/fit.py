@@ -13,6 +13,7 @@ from threephase_ray.errors import JobError, ResourceError
 from threephase_ray.machine import Compute
 from threephase_ray.results import Store
 from threephase_ray.training.cluster import asked
+from threephase_ray.training.whereabouts import Leaving
 
 _SHOWN = 160  # characters of an error that is not our own
 _ELASTIC_SECONDS = 20.0
@@ -81,7 +82,7 @@ def explained(error: BaseException, store: Store, run: str) -> tuple[JobError, b
     causes = [getattr(failure, "_base_exc", failure) for failure in failures.values()]
     for cause in causes:
         if isinstance(cause, JobError):
-            return cause, True
+            return cause, not isinstance(cause, Leaving)
         if isinstance(cause, OUT_OF_MEMORY):
             return TrainingError(f"out of memory: {_last_line(cause)}\n  lower compute.micro_batch or data.max_length"), True
     where = f"\n  the whole trace is in {store.storage.uri}/{trace}"

@@ -125,15 +125,15 @@ class Foreman:
 
     # -- a worker group's side
 
-    def take(self, group: int, node: str) -> dict[str, Any] | None:
-        """A plan to work on; empty: ask again; None: there is no more work. `node`: address of the group's first worker."""
+    def take(self, group: int, nodes: list[str]) -> dict[str, Any] | None:
+        """A plan to work on; empty: ask again; None: there is no more work. `nodes`: addresses of the group's workers."""
         if self._over:
             return None
         if group not in self._finished:
             self._finished[group] = 0
             seconds = time.time() - self._groups[group]
             self._starting += seconds
-            self._record({"time": time.time(), "event": "group", "group": group, "node": node, "seconds": seconds})
+            self._record({"time": time.time(), "event": "group", "group": group, "nodes": nodes, "seconds": seconds})
         number, task = next(self._choices(), (-1, None))
         if task is None:
             return {}
@@ -163,7 +163,7 @@ class Foreman:
         self._record(task.note({"event": "task_done", "seconds": seconds(task.events)}))
 
     def stopped(self, group: int) -> None:
-        """The plan in hand was stopped and saved, since nobody needs it."""
+        """The plan in hand was stopped and saved, since nobody needs it or the group must go."""
         self._held.pop(group).state = "open"
 
     def failed(self, group: int, reason: str) -> None:

@@ -13,6 +13,7 @@ from threephase_ray.training import entry, fit, preflight, signals, stop
 from threephase_ray.training.cluster import cluster, wait_for
 from threephase_ray.training.meters import Meters
 from threephase_ray.training.plan import Plan
+from threephase_ray.training.whereabouts import Leaving
 
 Report = Callable[[dict[str, Any]], None]
 _LONGEST_PAUSE = 60.0  # seconds between two attempts at most; the first pause is a second, the next twice as long
@@ -43,8 +44,8 @@ def launch(plan: Plan, compute: Compute, store: Store, progress: Callable[[], st
             if error is None:
                 return
             before, reached = reached, progress()
-            failures = 1 if reached != before else failures + 1
             reason, lasting = fit.explained(error, store, plan.run)
+            failures = 0 if isinstance(reason, Leaving) else 1 if reached != before else failures + 1
             if lasting or failures > compute.max_failures:
                 raise reason from error
             pause = back_off(failures)

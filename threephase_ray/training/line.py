@@ -6,18 +6,21 @@ import ray
 
 from threephase_ray.training.accounting import Event
 from threephase_ray.training.meters import Meters
+from threephase_ray.training.whereabouts import Whereabouts
 
 
 class Line:
-    """A group's line to the foreman, see `shift.Line`."""
+    """A group's line to the foreman, see `shift.Line`. A group whose node is drained puts its plan down and takes no other."""
 
-    def __init__(self, group: int, foreman: Any, run: str) -> None:
-        self._group, self._foreman = group, foreman
+    def __init__(self, group: int, foreman: Any, run: str, whereabouts: Whereabouts) -> None:
+        self._group, self._foreman, self._whereabouts = group, foreman, whereabouts
         self._meters = Meters(run, self.past)
 
     def take(self) -> dict[str, Any] | None:
         """See `Foreman`."""
-        plan: dict[str, Any] | None = ray.get(self._foreman.take.remote(self._group, ray.util.get_node_ip_address()))
+        if self._whereabouts.leaving():
+            return None
+        plan: dict[str, Any] | None = ray.get(self._foreman.take.remote(self._group, self._whereabouts.addresses))
         return plan
 
     def tell(self, event: Event) -> None:
@@ -32,7 +35,7 @@ class Line:
 
     def unwanted(self) -> bool:
         """See `Foreman`."""
-        return bool(ray.get(self._foreman.unwanted.remote(self._group)))
+        return self._whereabouts.leaving() or bool(ray.get(self._foreman.unwanted.remote(self._group)))
 
     def done(self, figures: dict[str, Any]) -> None:
         """See `Foreman`."""

@@ -33,7 +33,7 @@ class Line(Protocol):
         """All events of the plan in hand."""
 
     def unwanted(self) -> bool:
-        """Whether nobody needs the plan in hand any more."""
+        """Whether to save the plan in hand and put it down: nobody needs it any more, or the group must go."""
 
     def done(self, figures: dict[str, Any]) -> None:
         """It is finished."""

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,22 @@ from threephase_ray.training.turn import Turn
 Watch = Callable[[Callable[[], list[accounting.Event]]], Callable[[accounting.Event], None]]
 
 
-def work(plan: Plan, device: torch.device, watch: Watch = lambda past: lambda event: None) -> bool:
-    """Do a run's plan on `device`; false if a stop was asked for before all was done. Every worker calls it."""
+def work(
+    plan: Plan,
+    device: torch.device,
+    watch: Watch = lambda past: lambda event: None,
+    nodes: Sequence[str] = (),
+    leaving: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Do a run's plan on `device`; false if a stop was asked for before all was done. Every worker calls it.
+
+    `nodes`: addresses of the workers' nodes, for the log; `leaving`: asked on rank 0 all the time whether the group must go.
+    """
     config = Config(**plan.config)
     store = Store(config.store, config.scratch)
-    with _log(store, plan, watch) as (report, past), Stop(lambda: asked(store, plan.run)) as stop:
+    with _log(store, plan, watch) as (report, past), Stop(lambda: leaving() or asked(store, plan.run)) as stop:
+        if nodes:
+            report({"event": "group", "nodes": [*nodes]})
         return perform(plan, device, report, past, stop.wanted)
 
 
