@@ -1,6 +1,6 @@
 # The words that developers and CI use alike. Each target does the set-up it needs.
 .DELETE_ON_ERROR:
-.PHONY: help quickstart unit test faults study golden manifests requirements check audit sbom readme clean
+.PHONY: help quickstart unit test cluster faults study golden manifests requirements check audit sbom readme clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -27,8 +27,11 @@ unit: $(READY)  ## tests without Ray
 test: unit  ## all tests but the slow ones
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" tests/integration
 
+cluster: $(READY)  ## what needs several machines: three nodes with token authentication, made of network namespaces; needs root on Linux
+	$(BIN)/python -m pytest -v -m slow tests/integration/test_cluster.py tests/integration/test_preflight.py
+
 faults: $(READY)  ## kill, stop, damage and disturb runs in every way; more than an hour, best as root on Linux
-	$(BIN)/python -m pytest -m slow tests/integration
+	$(BIN)/python -m pytest -m slow tests/integration --ignore tests/integration/test_cluster.py --ignore tests/integration/test_preflight.py
 	$(BIN)/python -m tests.faults
 
 study: $(READY)  ## what each phase adds, with intervals: needs texts/snips2 and texts/atis, see jobs/configs/studies/ablation.yaml

@@ -181,13 +181,13 @@ def merge(below: Layer, above: Layer, kind: type[BaseModel] = Config, *, at: str
 
 def _parse(flags: Sequence[str], kind: type[Config]) -> tuple[Layer, list[str]]:
     """The flags' values as a nested dict, and what is wrong with the other flags."""
-    given, problems = [], []
+    given, problems = dict[str, str](), []  # a flag that is given again takes the place of the first, also where it is a list
     for word, value in _pairs(flags):
         problem = _problem(word, value, catalogue(kind))
         problems += [problem] if problem else []
-        given += [] if problem else [f"{word}={value}"]
+        given |= {} if problem else {word: f"{word}={value}"}
     try:
-        source: Any = CliSettingsSource(kind, cli_parse_args=given, cli_hide_none_type=True)
+        source: Any = CliSettingsSource(kind, cli_parse_args=[*given.values()], cli_hide_none_type=True)
         return dict(source()), problems
     except SettingsError as error:
         return {}, [*problems, str(error)]

@@ -59,7 +59,7 @@ def strike(trial: Trial, job: Job, what: str, phase: str, victims: list[psutil.P
     if what == "node":
         trial.cluster.b.kill()
         time.sleep(DOWN)
-        trial.cluster.start_b()
+        trial.cluster.join(trial.cluster.b)
     if what == "driver":
         job.kill()
         job.start()

@@ -1,10 +1,11 @@
-"""A Ray cluster of two nodes with one CPU each: real raylets, which can be killed and come back."""
+"""A Ray cluster of two nodes or more: real raylets, which can be killed and come back."""
 
 import contextlib
 import itertools
 import os
+import string
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -23,11 +24,19 @@ UP = b"Ray runtime started"  # what `ray start` says in the end
 class Node:
     """One raylet with everything that it started; a head also has the cluster's own services."""
 
-    def __init__(self, name: str, place: network.Place, folder: Path, environment: dict[str, str]) -> None:
+    def __init__(self, name: str, place: network.Place, folder: Path, environment: dict[str, str], cpus: int) -> None:
         """`name` marks its processes."""
         self.name, self.place, self._folder = name, place, folder
         self.environment = environment | dict(place.environment)
-        self.command = [*place.prefix, RAY, "start", "--block", "--num-cpus=1", "--disable-usage-stats", "--object-store-memory=100000000"]
+        self.command = [
+            *place.prefix,
+            RAY,
+            "start",
+            "--block",
+            f"--num-cpus={cpus}",
+            "--disable-usage-stats",
+            "--object-store-memory=100000000",
+        ]
         self.command += [f"--node-ip-address={place.address}", f"--temp-dir={folder}", "--min-worker-port=0", "--max-worker-port=0"]
         self.command += [f"--{agent}-port={free_port()}" for agent in ("dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export")]
 
@@ -57,14 +66,18 @@ class Node:
 
 
 class Cluster:
-    """Two nodes, a with the head and b, and where a driver finds them."""
+    """Nodes, `a` with the head, `b` and maybe others, and where a driver finds them."""
 
-    def __init__(self, word: str, places: tuple[network.Place, network.Place], folder: Path, environment: dict[str, str]) -> None:
-        """Nothing runs yet."""
+    def __init__(self, word: str, places: Sequence[network.Place], folder: Path, environment: dict[str, str], cpus: Sequence[int]) -> None:
+        """Nothing runs yet. `cpus`: of each node."""
         self.has_dashboard = True
-        self.kind = "one address" if places[0] == places[1] else "two namespaces"
+        self.kind = "one address" if places[0] == places[1] else f"{'two' if len(places) == 2 else len(places)} namespaces"
         self.place, self._port, self._dashboard, self._folder = places[0], free_port(), free_port(), folder
-        self.a, self.b = (Node(f"{word}-{side}", place, folder / side, environment) for side, place in zip("ab", places, strict=True))
+        self.nodes = [
+            Node(f"{word}-{letter}", place, folder / letter, environment, count)
+            for letter, place, count in zip(string.ascii_lowercase, places, cpus, strict=False)
+        ]
+        self.a, self.b = self.nodes[:2]
 
     @property
     def address(self) -> str:
@@ -77,25 +90,26 @@ class Cluster:
         return f"http://{self.place.address}:{self._dashboard}"
 
     def start(self) -> None:
-        """Start both nodes."""
+        """Start all nodes."""
         host, client = f"--dashboard-host={self.place.address}", f"--ray-client-server-port={free_port()}"
         board = f"--include-dashboard={str(self.has_dashboard).lower()}"
         self.a.start("--head", f"--port={self._port}", f"--dashboard-port={self._dashboard}", host, client, board)
         Limit(START).until(self._listens, f"the head at {self.address}", SLOWLY)
-        self.start_b()
+        for node in self.nodes[1:]:
+            self.join(node)
 
-    def start_b(self) -> None:
-        """Start the second node, or start it again."""
-        self.b.start(f"--address={self.address}")
+    def join(self, node: Node) -> None:
+        """Start a node that is not the head, or start it again."""
+        node.start(f"--address={self.address}")
 
     def kill(self) -> None:
-        """End both nodes."""
-        self.b.kill()
-        self.a.kill()
+        """End all nodes, the head last."""
+        for node in reversed(self.nodes):
+            node.kill()
 
     def workers(self) -> list[psutil.Process]:
         """The processes that train."""
-        return [process for node in (self.a, self.b) for process in node.named("ray::RayTrainWorker")]
+        return [process for node in self.nodes for process in node.named("ray::RayTrainWorker")]
 
     def environment(self) -> dict[str, str]:
         """What a driver on the head needs."""
@@ -108,11 +122,11 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def running(folder: Path, environment: dict[str, str], dashboard: bool = True) -> Iterator[Cluster]:
-    """A cluster for as long as the block lasts; its records lie in `folder`, whose path must be short."""
+def running(folder: Path, environment: dict[str, str], dashboard: bool = True, cpus: Sequence[int] = (1, 1)) -> Iterator[Cluster]:
+    """A cluster for as long as the block lasts, of nodes with so many `cpus`; its records lie in `folder`, whose path must be short."""
     number = next(COUNT)
-    with network.places(f"tpr{number}-{os.getpid()}") as places:
-        cluster = Cluster(f"tpr{number}-{os.getpid()}", places, folder / f"c{number}", environment | QUICK)
+    with network.places(f"tpr{number}-{os.getpid()}", len(cpus)) as places:
+        cluster = Cluster(f"tpr{number}-{os.getpid()}", places, folder / f"c{number}", environment | QUICK, cpus)
         cluster.has_dashboard = dashboard
         (folder / f"c{number}").mkdir(parents=True)
         try:

@@ -48,7 +48,7 @@ def node(trial: Trial, stage: int) -> Iterator[Line]:
     try:
         job.reach("contrastive", attacks.moment(trial, "contrastive"))
     finally:
-        trial.cluster.start_b()
+        trial.cluster.join(trial.cluster.b)
     job.finish()
     yield compared(trial, job, stage, flags, "node")
 

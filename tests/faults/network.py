@@ -1,8 +1,9 @@
-"""Two machines in one: network namespaces with an address each, on a wire between them. It takes root; else both are this machine."""
+"""Machines in one: network namespaces with an address each, on one switch. It takes root; else all of them are this machine."""
 
 import contextlib
 import os
 import shutil
+import string
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,18 +24,20 @@ HERE = Place((), "127.0.0.1")
 
 
 @contextlib.contextmanager
-def places(word: str) -> Iterator[tuple[Place, Place]]:
-    """Two places for nodes: namespaces named after `word` where the machine allows them, removed at the end."""
-    names = [f"{word}-{side}" for side in "ab"]
+def places(word: str, count: int = 2) -> Iterator[list[Place]]:
+    """Places for nodes: namespaces named after `word` where the machine allows them, removed at the end. The switch is in the first one."""
+    names = [f"{word}-{letter}" for letter in string.ascii_lowercase[:count]]
     if not allowed(word):
-        yield HERE, HERE
+        yield [HERE] * count
         return
     try:
         for name in names:
             ip("netns", "add", name)
-        ip("link", "add", names[0], "type", "veth", "peer", "name", names[1])
-        found = [joined(name, f"10.77.0.{number}") for number, name in enumerate(names, start=1)]
-        yield found[0], found[1]
+        ip("-n", names[0], "link", "add", "eth0", "type", "bridge")
+        for number, name in enumerate(names[1:]):
+            ip("-n", names[0], "link", "add", f"port{number}", "type", "veth", "peer", "name", "eth0", "netns", name)
+            ip("-n", names[0], "link", "set", f"port{number}", "master", "eth0", "up")
+        yield [joined(name, f"10.77.0.{number}") for number, name in enumerate(names, start=1)]
     finally:
         for name in names:
             subprocess.run([IP, "netns", "del", name], check=False, capture_output=True)
@@ -50,10 +53,8 @@ def allowed(word: str) -> bool:
 
 
 def joined(name: str, address: str) -> Place:
-    """A namespace whose end of the wire is `eth0` with `address`."""
-    ip("link", "set", name, "netns", name)
+    """A namespace whose `eth0` gets the `address`."""
     inside = (IP, "netns", "exec", name)
-    ip("-n", name, "link", "set", name, "name", "eth0")
     ip("-n", name, "addr", "add", f"{address}/24", "dev", "eth0")
     for device in ("lo", "eth0"):
         ip("-n", name, "link", "set", device, "up")

@@ -197,7 +197,7 @@ def node(trial: Trial) -> Iterator[Line]:
     try:
         job.finish()
     finally:
-        trial.cluster.start_b()
+        trial.cluster.join(trial.cluster.b)
     line = judged(Line(trial.name, killed="node", kills=1, cluster=trial.cluster.kind), job, {"dae": 3, "contrastive": 27, "finetune": 27})
     nodes = {node for event in job.events() if event["event"] == "group" for node in event["nodes"]}
     if len(before) < 2 or (trial.cluster.kind == "two namespaces" and len(nodes) < 2):

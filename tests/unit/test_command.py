@@ -41,6 +41,11 @@ def test_later_files_win_and_flags_win_over_files(write: Write) -> None:
     assert command.read([above, below], LEAST).dae.noise_ratio == 0.1
 
 
+def test_the_last_of_two_flags_wins() -> None:
+    assert read("--compute.workers", "1", "--compute.workers=64").compute.workers == 64
+    assert read("--phases", "dae,finetune", "--seed", "3", "--phases", "finetune").phases == ("finetune",)
+
+
 def test_lists_are_replaced_and_not_joined(write: Write) -> None:
     assert command.read([write("phases: [dae, finetune]\n"), write("phases: [finetune]\n")], LEAST).phases == ("finetune",)
 

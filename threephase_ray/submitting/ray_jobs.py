@@ -5,14 +5,12 @@ import contextlib
 import hashlib
 import os
 import shlex
-import socket
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 from ray.exceptions import AuthenticationError, RayError
@@ -24,10 +22,10 @@ from threephase_ray.console import console
 from threephase_ray.errors import ResourceError
 from threephase_ray.submitting import upload
 from threephase_ray.submitting.printing import Printer
+from threephase_ray.training.cluster import reach
 
 STOP_SECONDS = "300"  # between the stop and the kill of a job: its last checkpoint must fit in
 _PATIENCE = 60.0  # seconds for which a cluster may be away while it is followed
-_REACH = 10.0  # seconds for a connection
 _LOST = (aiohttp.ClientError, RuntimeError, OSError)
 STOPPED, KILLED = 143, 128  # exit codes: of a job that was stopped; of one that a signal ended, plus its number
 
@@ -45,7 +43,7 @@ class Jobs:
             os.environ["RAY_API_SERVER_ADDRESS"] = address  # else RAY_ADDRESS would win over what was asked
         self._address = next(os.environ[name] for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS") if os.environ.get(name))
         with self._explained():
-            _reach(self._address)
+            reach(self._address)
             self._client = JobSubmissionClient()
 
     def running(self, job: str, config: Config) -> str | None:
@@ -127,14 +125,6 @@ class Jobs:
             raise ResourceError(f"{self._shown}: cannot be reached: {_short(error)}\n  {advice}") from error
         except (RuntimeError, RayError) as error:
             raise ResourceError(f"{self._shown}: does not take the job: {_short(error)}") from error
-
-
-def _reach(address: str) -> None:
-    """Connect once, for the client itself waits for minutes; OSError where that fails."""
-    parts = urlsplit(address if "://" in address else f"//{address}")
-    port = parts.port if parts.port is not None else {"http": 80, "https": 443}.get(parts.scheme)
-    if parts.hostname and port:
-        socket.create_connection((parts.hostname, port), timeout=_REACH).close()
 
 
 def _is_same(found: JobDetails, job: str, config: Config) -> bool:

@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -12,14 +14,26 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from threephase_ray.errors import ResourceError
 from threephase_ray.machine import Compute
 
+_REACH = 10.0  # seconds for a connection
+
 
 @contextlib.contextmanager
 def cluster() -> Iterator[None]:
-    """The cluster that is there (RAY_ADDRESS, or a Ray job's own), or one on this machine for as long as the work lasts."""
+    """The cluster that is there (RAY_ADDRESS, or a Ray job's own), or one on this machine for as long as the work lasts.
+
+    Raises:
+        ResourceError: nothing answers at RAY_ADDRESS.
+    """
     if ray.is_initialized():
         yield
         return
-    if "RAY_ADDRESS" in os.environ:
+    if address := os.environ.get("RAY_ADDRESS"):
+        try:
+            reach(address)
+        except OSError as error:
+            raise ResourceError(
+                f"no Ray cluster answers at RAY_ADDRESS={address}: {error}\n  unset it to run on this machine alone"
+            ) from None
         ray.init(log_to_driver=False)
     else:
         ray.init(address="local", include_dashboard=False, log_to_driver=False)
@@ -27,6 +41,14 @@ def cluster() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def reach(address: str) -> None:
+    """Connect once, for Ray itself waits for minutes; OSError where that fails. Words such as `auto` are left to Ray."""
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    port = parts.port if parts.port is not None else {"http": 80, "https": 443}.get(parts.scheme)
+    if parts.hostname and port:
+        socket.create_connection((parts.hostname, port), timeout=_REACH).close()
 
 
 def asked(compute: Compute) -> dict[str, float]:
@@ -42,7 +64,7 @@ def wait_for(compute: Compute) -> None:
     """
     if room(asked(compute)) >= compute.least:
         return
-    if "RAY_ADDRESS" not in os.environ:
+    if not os.environ.get("RAY_ADDRESS"):
         raise _too_little(compute)
     deadline = time.monotonic() + compute.start_timeout_s
     demand = placement_group([asked(compute)] * compute.least)  # what waits for room is what an autoscaler looks at
