@@ -16,7 +16,7 @@ from threephase_ray.lock import LEASE, Lock
 from threephase_ray.planning import Outline, Step
 from threephase_ray.results import MANIFEST, Store
 from threephase_ray.training import accounting, events
-from threephase_ray.training.plan import Plan
+from threephase_ray.training.plan import Plan, told
 
 PATIENCE = 1.5  # leases after which a holder that still gives signs of life is believed to be alive
 
@@ -69,7 +69,7 @@ def execute(plan: Outline, store: Store, run: str) -> None:
 
     log = f"{run}/events.jsonl"
     work = Plan(
-        config=plan.config.model_dump(mode="json"),
+        config=told(plan.config),
         data=plan.data.name,
         run=run,
         stage=plan.stage,

@@ -8,7 +8,7 @@ from threephase_ray import console, data, planning, pretrained, scoring
 from threephase_ray.config import Config
 from threephase_ray.loader import DataSet
 from threephase_ray.planning import Outline
-from threephase_ray.training.plan import Plan, Probe
+from threephase_ray.training.plan import Plan, Probe, told
 from threephase_ray.training.tasks import PHASE, PROBE, TEST, Item
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ def probe(outline: Outline, job: Probe, run: str, progress: int, figure: str | N
 
 def work(outline: Outline, run: str, **jobs: list[dict[str, Any]]) -> Plan:
     """A plan with some of a run's jobs."""
-    config = outline.config.model_dump(mode="json")
-    return Plan(config, outline.data.name, run, outline.stage, "deepspeed", **{"phases": [], "tests": [], **jobs})
+    return Plan(told(outline.config), outline.data.name, run, outline.stage, "deepspeed", **{"phases": [], "tests": [], **jobs})
 
 
 def tell_of_starts(crew: "Crew") -> None:

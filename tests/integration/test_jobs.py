@@ -1,6 +1,7 @@
 """The main job as users start it: on this machine, on a running cluster, as a submitted Ray job."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,8 @@ def test_a_plan_needs_neither_ray_nor_deepspeed(root: Path) -> None:
 
 
 def test_whole_run_on_this_machine(place: Place) -> None:
-    done = place.train()
+    near = os.path.relpath(place.store, place.root), os.path.relpath(place.config.parent / "checkpoint", place.root)  # as users write them
+    done = place.train("--store", near[0], "--encoder.path", near[1])
     assert done.returncode == 0, done.stderr[-3000:]
     results = place.results()
     assert [row["phase"] for row in results["phases"]] == ["dae", "contrastive", "finetune"]

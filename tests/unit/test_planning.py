@@ -16,6 +16,7 @@ from threephase_ray.loader import DataSet
 from threephase_ray.memory import Size
 from threephase_ray.planning import Outline
 from threephase_ray.results import Store
+from threephase_ray.training import plan
 
 ALL = {"dae", "contrastive", "finetune"}
 BASELINE = {"batch": 12, "learning_rate": 1e-3, "steps": 4, "same_budget": False}
@@ -238,3 +239,12 @@ def test_a_preview_reads_nothing(configured: Config, place: Path, tmp_path: Path
     planning.preview(config)
     assert "is there" in capsys.readouterr().out
     assert planning.prepare(config).folder == made.folder
+
+
+def test_workers_are_told_absolute_paths(place: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    told = plan.told(tiny_models.configured(Encoder(path="checkpoint"), store="kept"))
+    assert told["store"] == str(place / "kept")
+    assert told["encoder"]["path"] == str(place / "checkpoint") == encoder.path
+    elsewhere = plan.told(tiny_models.configured(Encoder(path="org/name"), store="s3://bucket/kept"))
+    assert (elsewhere["store"], elsewhere["encoder"]["path"]) == ("s3://bucket/kept", "org/name")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from threephase_ray.config import Config
 from threephase_ray.loader import DataSet
 from threephase_ray.results import Store
+from threephase_ray.storage import connect
 from threephase_ray.training.loop import Report
 
 
@@ -55,6 +57,14 @@ class Plan:
     phases: list[dict[str, Any]]
     tests: list[dict[str, Any]]
     probes: list[dict[str, Any]] = field(default_factory=list)
+
+
+def told(config: Config) -> dict[str, Any]:
+    """The configuration for a plan: Ray Train has workers in folders of their own, where the driver's relative paths lead elsewhere."""
+    made = config.model_dump(mode="json") | {"store": connect(config.store).uri}
+    if (folder := Path(config.encoder.path)).is_dir():
+        made["encoder"] |= {"path": str(folder.absolute())}
+    return made
 
 
 @dataclass(frozen=True)
