@@ -1,6 +1,6 @@
 # The words that developers and CI use alike. Each target does the set-up it needs.
 .DELETE_ON_ERROR:
-.PHONY: help quickstart unit test cluster faults study golden manifests requirements check audit sbom readme clean
+.PHONY: help quickstart unit test gpu cluster faults study golden manifests requirements check audit sbom readme clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -26,6 +26,9 @@ unit: $(READY)  ## tests without Ray
 # The files with the longest tests come first by their names, so that none of the two processes is left with one in the end.
 test: unit  ## all tests but the slow ones
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" tests/integration
+
+gpu: $(READY)  ## what only a GPU can show, on a machine that has one; the versions of torch in constraints.txt may be for another machine
+	$(BIN)/python -m pytest tests/gpu
 
 cluster: $(READY)  ## what needs several machines: three nodes with token authentication, made of network namespaces; needs root on Linux
 	$(BIN)/python -m pytest -v -m slow tests/integration/test_cluster.py tests/integration/test_preflight.py

@@ -17,7 +17,7 @@ from threephase_ray.studies import arms
 from threephase_ray.studying import StudyConfig
 from threephase_ray.sweeping import SweepConfig
 
-CODE = sorted(path for folder in ("threephase_ray", "jobs", "tests") for path in (ROOT / folder).rglob("*.py"))
+CODE = sorted(path for folder in ("threephase_ray", "jobs", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
 CONFIGS = sorted((ROOT / "jobs" / "configs").rglob("*.yaml"))
 
 

@@ -1,7 +1,8 @@
 """Encoders without padding: the texts of a batch as one row of real tokens; only attention sees them apart.
 
 Everything but attention treats each token by itself, so padding need not be passed there. Attention is an implementation of our own,
-registered with transformers, which puts queries, keys and values back into their padded places, and takes only real ones out.
+registered with transformers. On a GPU in half precision it is FlashAttention over texts of any length; elsewhere it puts queries, keys
+and values back into their padded places, and takes only real ones out.
 """
 
 from typing import Any
@@ -23,16 +24,18 @@ FAMILIES = {
     "xlm-roberta",
     "camembert",
 }  # with attention to plug in, and positions
+_FLASH = (torch.bfloat16, torch.float16)  # what FlashAttention takes
 _OFFSET = ("roberta", "xlm-roberta", "camembert", "mpnet")  # whose positions start behind the padding token's id
 
 
 class Packing:
     """Where the tokens of a batch belong: `mask` [b, t] is true where there is one; the row of real tokens has n of them."""
 
-    def __init__(self, mask: Tensor) -> None:
-        self.mask = mask
+    def __init__(self, mask: Tensor, causal: bool = False) -> None:
+        """`causal`: whether a token sees none after it."""
+        self.mask, self.causal = mask, causal
         self._places = mask.flatten().nonzero().squeeze(1)
-        self.texts = self._places // mask.shape[1]  # [n], the text of each token
+        self.starts = F.pad(mask.sum(dim=1).cumsum(dim=0), (1, 0)).int()  # [b + 1], where each text begins in the row, and its end
 
     def take(self, padded: Tensor) -> Tensor:
         """The real tokens [n, ...] of [b, t, ...]."""
@@ -44,6 +47,10 @@ class Packing:
         empty = real.new_zeros(rows * columns, *real.shape[1:])
         spread: Tensor = empty.index_copy(0, self._places, real)
         return spread.view(rows, columns, *real.shape[1:])
+
+    def repeat(self, each: Tensor) -> Tensor:
+        """What belongs to the texts [b, ...], for each real token [n, ...]. Its gradient is a sum over places, which GPUs do fast."""
+        return self.take(each[:, None].expand(-1, self.mask.shape[1], *each.shape[1:]))
 
     def positions(self) -> Tensor:
         """The place [n] of each token in its own text, from 0."""
@@ -77,10 +84,22 @@ def attend(
         return result
     if key.shape[2] != query.shape[2]:
         idle = 0.0 * (query.sum() + key.sum())  # they have no effect, but each parameter is to have a gradient, as engines expect
-        return F.dropout(value[:, :, packing.texts] + idle, dropout).transpose(1, 2), None
-    q, k, v = (packing.spread(states[0].transpose(0, 1)).transpose(1, 2) for states in (query, key, value))
+        return F.dropout(packing.repeat(value[0].transpose(0, 1)) + idle, dropout)[None], None
+    rows = [states[0].transpose(0, 1) for states in (query, key, value)]  # [n, heads, d]
+    if query.is_cuda and query.dtype in _FLASH and options.get("sliding_window") is None:
+        return _flash(*rows, packing, dropout, scaling)[None], None
+    q, k, v = (packing.spread(states).transpose(1, 2) for states in rows)
     found = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask, dropout_p=dropout, scale=scaling)
     return packing.take(found.transpose(1, 2))[None], None
+
+
+def _flash(query: Tensor, key: Tensor, value: Tensor, packing: Packing, dropout: float, scaling: float | None) -> Tensor:
+    """FlashAttention (Dao et al. 2022) over rows [n, heads, d]. PyTorch's public `varlen_attn` is the same kernel, but has no dropout."""
+    longest = packing.mask.shape[1]
+    found: Tensor = torch.ops.aten._flash_attention_forward(
+        query, key, value, packing.starts, packing.starts, longest, longest, dropout, packing.causal, False, scale=scaling
+    )[0]
+    return found
 
 
 AttentionInterface.register(NAME, attend)
@@ -109,7 +128,7 @@ def states(encoder: Any, ids: Tensor, mask: Tensor) -> Tensor:
 
 def logits(causal: Any, memory: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
     """What a causal class, which is `enable`d, says [n, v] of the token after each real one of `ids` [b, t], given memory [b, h]."""
-    packing = Packing(mask)
+    packing = Packing(mask, causal=True)
     seen = torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool, device=mask.device).tril() & mask[:, None, None, :]
     found: Tensor = causal(
         input_ids=packing.take(ids)[None],
