@@ -12,12 +12,14 @@ import pytest
 
 from tests.conftest import ROOT
 from threephase_ray import command, knobs
-from threephase_ray.config import Config
+from threephase_ray.config import Config, Job
+from threephase_ray.predicting import PredictConfig
 from threephase_ray.studies import arms
 from threephase_ray.studying import StudyConfig
 from threephase_ray.sweeping import SweepConfig
 
 CODE = sorted(path for folder in ("threephase_ray", "jobs", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
+KINDS: dict[str, type[Job]] = {"sweeps": SweepConfig, "studies": StudyConfig, "predictions": PredictConfig}
 CONFIGS = sorted((ROOT / "jobs" / "configs").rglob("*.yaml"))
 
 
@@ -91,8 +93,8 @@ def test_configs_open_with_their_command_and_parse(path: Path) -> None:
     assert re.match(r"# python jobs/\w+\.py .*--config ", first)
     assert str(path.relative_to(ROOT)) in first
     # A preset may leave these to the file that it is combined with.
-    given = ["--name", "name", "--data.train", "train.csv", "--encoder.path", "encoder"]
-    config = command.read([str(path)], given, {"sweeps": SweepConfig, "studies": StudyConfig}.get(path.parent.name, Config))
+    given = ["--name", "name", "--data.train", "train.csv", "--encoder.path", "encoder"] if path.parent.name != "predictions" else []
+    config = command.read([str(path)], given, KINDS.get(path.parent.name, Config))
     if isinstance(config, StudyConfig):
         arms.check(config)
 

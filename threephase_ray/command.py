@@ -16,12 +16,12 @@ from pydantic_settings import CliSettingsSource, SettingsError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from threephase_ray.config import Config
+from threephase_ray.config import Config, Job
 from threephase_ray.errors import ConfigError, JobError
 from threephase_ray.knobs import Catalogue, catalogue, help_text
 from threephase_ray.mistakes import explain, refusal, shown, unknown
 
-C = TypeVar("C", bound=Config)
+C = TypeVar("C", bound=Job)
 Layer = dict[str, Any]  # knobs as they stand in a YAML file
 
 
@@ -29,7 +29,7 @@ Layer = dict[str, Any]  # knobs as they stand in a YAML file
 def read(files: Sequence[str], flags: Sequence[str] = ...) -> Config: ...
 @overload
 def read(files: Sequence[str], flags: Sequence[str], kind: type[C]) -> C: ...
-def read(files: Sequence[str], flags: Sequence[str] = (), kind: type[Config] = Config) -> Config:
+def read(files: Sequence[str], flags: Sequence[str] = (), kind: type[Job] = Config) -> Job:
     """Merge the YAML files and the dotted flags over the defaults of `kind`, and check the result.
 
     Raises:
@@ -76,7 +76,7 @@ def nested(knobs: Mapping[str, Any]) -> Layer:
 def job(main: Callable[[Config, bool], None], description: str, argv: Sequence[str] | None = None) -> int: ...
 @overload
 def job(main: Callable[[C, bool], None], description: str, argv: Sequence[str] | None = None, *, kind: type[C]) -> int: ...
-def job(main: Callable[[Any, bool], None], description: str, argv: Sequence[str] | None = None, kind: type[Config] = Config) -> int:
+def job(main: Callable[[Any, bool], None], description: str, argv: Sequence[str] | None = None, kind: type[Job] = Config) -> int:
     """Run `main(config, dry_run)` as a command line, and give the exit code: 0 done, 1 failed, 2 config, 3 data, 4 resources."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(arguments):
@@ -179,7 +179,7 @@ def merge(below: Layer, above: Layer, kind: type[BaseModel] = Config, *, at: str
     return merged
 
 
-def _parse(flags: Sequence[str], kind: type[Config]) -> tuple[Layer, list[str]]:
+def _parse(flags: Sequence[str], kind: type[Job]) -> tuple[Layer, list[str]]:
     """The flags' values as a nested dict, and what is wrong with the other flags."""
     given, problems = dict[str, str](), []  # a flag that is given again takes the place of the first, also where it is a list
     for word, value in _pairs(flags):

@@ -187,14 +187,25 @@ class Baseline(FineTune):
     same_budget: bool = Field(True, description="steps: as many passes of texts through the encoder as all phases cost together")
 
 
-class Config(BaseSettings):
-    """One run."""
+class Job(BaseSettings):
+    """What every job has."""
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,45}[a-z0-9])?$", description="the run: small letters, digits and dashes, at most 47")
     store: str = Field("store", min_length=1, description="for data sets, phases, runs: a folder that all nodes share, or a URI (s3://...)")
     scratch: str = Field("~/.cache/threephase-ray", min_length=1, description="folder of each node for copies of what a URI holds")
+    compute: Compute = Field(Compute(), description="machine")
+
+    @classmethod
+    def settings_customise_sources(cls, settings_cls: Any, init_settings: Any, *_: Any, **__: Any) -> tuple[Any, ...]:
+        """Take values from the merged files and flags alone, never from the environment."""
+        return (init_settings,)
+
+
+class Config(Job):
+    """One run."""
+
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
     phases: tuple[PhaseName, ...] = Field(("dae", "contrastive", "finetune"), min_length=1, description="what to train, in this order")
     data: Data = Field(description="texts")
@@ -208,14 +219,8 @@ class Config(BaseSettings):
         "test", description="split that finished classifiers predict; validation: the test split stays unread, while one still chooses"
     )
     probe: bool = Field(True, description="look at the embeddings before and after each phase, on validation (10,000 rows at most)")
-    compute: Compute = Field(Compute(), description="machine")
     checkpoint: Checkpoint = Field(Checkpoint(), description="saving in the middle of a phase")
     skip_nonfinite: int = Field(0, ge=0, description="steps of a phase whose loss or gradient is not finite that are left out, not fatal")
-
-    @classmethod
-    def settings_customise_sources(cls, settings_cls: Any, init_settings: Any, *_: Any, **__: Any) -> tuple[Any, ...]:
-        """Take values from the merged files and flags alone, never from the environment."""
-        return (init_settings,)
 
     @model_validator(mode="after")
     def _phases_fit_together(self) -> "Config":

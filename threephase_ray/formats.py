@@ -51,6 +51,11 @@ def text(value: Any, place: str) -> str | None:
     raise DataError(f"{place}: the text is a {type(value).__name__}: {value!r:.60}; data.text_column must name a column of texts")
 
 
+def clean(value: str) -> str:
+    """A text of a file with U+FFFD for what `surrogateescape` saved: bytes that are no character."""
+    return value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def label(value: Any, place: str) -> str | None:
     """A label as text: whole numbers without a point; None where it is missing: None, NaN, empty."""
     if isinstance(value, float):
@@ -65,7 +70,7 @@ def _delimited(delimiter: str) -> Reader:
     """A reader of files whose first line names the columns."""
 
     def rows(opened: Open, name: str, columns: Sequence[str]) -> Values:
-        quoted = delimiter == "," or _is_quoted(opened)
+        quoted = delimiter == "," or is_quoted(opened)
         csv.field_size_limit(sys.maxsize)
         with opened() as file:
             reader = csv.reader(file, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, strict=True)
@@ -86,7 +91,7 @@ def _delimited(delimiter: str) -> Reader:
     return rows
 
 
-def _is_quoted(opened: Open) -> bool:
+def is_quoted(opened: Open) -> bool:
     """Does a TSV file use quotes as CSV does? Many hold stray quotes instead, which then do not parse."""
     csv.field_size_limit(sys.maxsize)
     with opened() as file:

@@ -183,7 +183,8 @@ def table(kind: type[BaseModel]) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Write the table into a file, or with `--check` say whether it stands there already: exit code 0 or 1."""
-    from threephase_ray.studying import Study  # here, for only the table tells of every job's knobs at once
+    from threephase_ray.predicting import PredictConfig  # here, for only the table tells of every job's knobs at once
+    from threephase_ray.studying import Study
     from threephase_ray.sweeping import SweepConfig
 
     class Everything(SweepConfig):
@@ -193,7 +194,8 @@ def main(argv: Sequence[str]) -> int:
 
     path = Path(argv[-1])
     old = path.read_text(encoding="utf-8")
-    new = re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{table(Everything)}\n{END}", old, flags=re.DOTALL)
+    tables = f"{table(Everything)}\n\nThose of `jobs/predict.py`:\n\n{table(PredictConfig)}"
+    new = re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{tables}\n{END}", old, flags=re.DOTALL)
     if "--check" in argv:
         print(f"{path}: the table of knobs is {'up to date' if new == old else 'not up to date: run `make readme`'}")
         return int(new != old)

@@ -85,10 +85,10 @@ def attend(
     if key.shape[2] != query.shape[2]:
         idle = 0.0 * (query.sum() + key.sum())  # they have no effect, but each parameter is to have a gradient, as engines expect
         return F.dropout(packing.repeat(value[0].transpose(0, 1)) + idle, dropout)[None], None
-    rows = [states[0].transpose(0, 1) for states in (query, key, value)]  # [n, heads, d]
+    q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))  # [n, heads, d]
     if query.is_cuda and query.dtype in _FLASH and options.get("sliding_window") is None:
-        return _flash(*rows, packing, dropout, scaling)[None], None
-    q, k, v = (packing.spread(states).transpose(1, 2) for states in rows)
+        return _flash(q, k, v, packing, dropout, scaling)[None], None
+    q, k, v = (packing.spread(states).transpose(1, 2) for states in (q, k, v))
     found = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask, dropout_p=dropout, scale=scaling)
     return packing.take(found.transpose(1, 2))[None], None
 

@@ -115,7 +115,7 @@ def find(data: config.Data) -> dict[str, list[Origin]]:
     elif data.source is not None:
         found = _source(data.source)
     for split, path in given.items():
-        found[split] = [*_files(path, f"data.{split}")]
+        found[split] = [*files(path, f"data.{split}")]
     if "train" not in found:
         raise DataError(f"data.source: {data.source} has no training split, but {', '.join(found)}; name it with data.train")
     return {split: found[split] for split in SPLITS if split in found}
@@ -138,13 +138,10 @@ def read(origin: Origin, data: config.Data, *, labelled: bool) -> Iterator[Row]:
 
 def _source(source: str) -> dict[str, list[Origin]]:
     """The splits of a demo, of a folder, or of a file or glob, which is the training split."""
-    if source.startswith("demo:"):
-        if source != "demo:reuters-r8":
-            raise ConfigError(f"data.source: there is no {source}; the demo is demo:reuters-r8")
-        source = str(demo.texts())
+    source = _undemo(source, "data.source")
     system, path = _locate(source, "data.source")
     if not _ask(system.isdir, path, "data.source"):
-        return {"train": [*_files(source, "data.source")]}
+        return {"train": [*files(source, "data.source")]}
     found: dict[str, list[Origin]] = {}
     entries = sorted(_ask(system.ls, path, "data.source", detail=False))
     for entry in entries:
@@ -159,9 +156,9 @@ def _source(source: str) -> dict[str, list[Origin]]:
     return found
 
 
-def _files(uri: str, knob: str) -> list[File]:
-    """The files that a path, folder, glob or URI stands for."""
-    system, path = _locate(uri, knob)
+def files(uri: str, knob: str) -> list[File]:
+    """The files that a demo, path, folder, glob or URI stands for."""
+    system, path = _locate(_undemo(uri, knob), knob)
     if any(letter in path for letter in "*?["):
         found = [file for entry in sorted(_ask(system.glob, path, knob)) for file in _under(system, entry)]
     elif not _ask(system.exists, path, knob):
@@ -171,6 +168,13 @@ def _files(uri: str, knob: str) -> list[File]:
     if not found:
         raise DataError(f"{knob}: {uri} leads to no file ending in {', '.join(formats.KINDS)} (perhaps compressed)")
     return found
+
+
+def _undemo(source: str, knob: str) -> str:
+    """The folder of a demo's texts; anything else as it is."""
+    if source.startswith("demo:") and source != "demo:reuters-r8":
+        raise ConfigError(f"{knob}: there is no {source}; the demo is demo:reuters-r8")
+    return str(demo.texts()) if source.startswith("demo:") else source
 
 
 def _under(system: Any, path: str) -> list[File]:

@@ -16,7 +16,7 @@ from threephase_ray.kube import builtin, podsecurity, render, rules, schema
 from threephase_ray.kube.objects import Manifest, Problem, title
 
 OVERLAYS = sorted(path.name for path in (ROOT / "cluster" / "overlays").iterdir())
-JOBS = ("prepare", "train", "sweep", "study")
+JOBS = ("prepare", "train", "sweep", "study", "predict")
 GONE = object()  # as a value: the field is removed
 
 _CRDS = ROOT.parent / "shared" / "kuberay" / "crds"

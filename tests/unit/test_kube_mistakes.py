@@ -16,6 +16,9 @@ TABLE = [
 ]
 
 
+OTHERS = ("prepare", "sweep", "study", "predict")
+
+
 def named(problems: list[Problem]) -> set[str]:
     """The rules that found something. What each says is a line with a place and a remedy."""
     assert all(problem.where and problem.what and problem.remedy and "\n" not in str(problem) for problem in problems)
@@ -24,7 +27,7 @@ def named(problems: list[Problem]) -> set[str]:
 
 def broken(overlay: str, edits: list[Edit]) -> set[str]:
     """What the rules find in an overlay with these edits."""
-    return named(found_by_rules(edited(without(overlay, "prepare", "sweep", "study"), edits)))
+    return named(found_by_rules(edited(without(overlay, *OTHERS), edits)))
 
 
 @pytest.mark.parametrize(("rule", "what", "overlay", "edits"), TABLE, ids=[f"{rule}: {what}" for rule, what, *_ in TABLE])
@@ -45,12 +48,12 @@ def test_is_found_by_several(what: str, overlay: str, edits: list[Edit], expecte
 @pytest.mark.parametrize(("what", "edits", "rule"), SCHEMAS, ids=[what for what, *_ in SCHEMAS])
 def test_is_found_by_schemas(what: str, edits: list[Edit], rule: str) -> None:
     folder = crds() if rule in ("schema", "cel") else None
-    changed = edited(without("gpu", "prepare", "sweep", "study"), edits)
+    changed = edited(without("gpu", *OTHERS), edits)
     assert named(found_by_schemas(changed, folder)) == {rule}
 
 
 def test_a_pod_is_looked_at_without_the_operators_schemas() -> None:
-    changed = edited(without("gpu", "prepare", "sweep", "study"), job(f"{GROUP}/template/spec/containers/0/imagePullPolicies", "Always"))
+    changed = edited(without("gpu", *OTHERS), job(f"{GROUP}/template/spec/containers/0/imagePullPolicies", "Always"))
     assert named(found_by_schemas(changed, None)) == {"pod"}
 
 

@@ -12,8 +12,7 @@ from tests.conftest import ROOT
 from tests.unit.manifests import JOBS, OVERLAYS, RAY, crds, found_by_rules, found_by_schemas, overlay
 from threephase_ray import __version__, command
 from threephase_ray.kube.objects import Manifest, dig, kinds, pods_of, title
-from threephase_ray.studying import StudyConfig
-from threephase_ray.sweeping import SweepConfig
+from threephase_ray.submitting import asking
 
 EVERY = pytest.mark.parametrize("name", OVERLAYS)
 
@@ -67,7 +66,7 @@ def test_entrypoints_are_commands_of_this_project(name: str, job: str, tmp_path:
     assert Path(script) == ROOT / "jobs" / f"{job}.py"
     assert Path(script).is_file()
     assert rest[::2] == ["--config"] * 2
-    config = command.read(rest[1::2], (), {"sweep": SweepConfig, "study": StudyConfig}.get(job, command.Config))
+    config = command.read(rest[1::2], (), asking.JOBS[job])
     assert config.store == ("s3://example-bucket/threephase" if name == "s3" else "/store")
     assert config.compute.use_gpu is (name != "cpu-dev")
 

@@ -52,7 +52,7 @@ def test_the_head_finds_the_configuration_where_the_job_looks_for_it() -> None:
     assert len(head["volumes"]) == len(head["containers"][0]["volumeMounts"]) == 2  # the template's own stay
 
 
-@pytest.mark.parametrize("job", ["prepare", "train", "sweep", "study"])
+@pytest.mark.parametrize("job", asking.JOBS)
 def test_the_projects_own_template_passes_all_rules_when_it_is_filled_in(job: str) -> None:
     made = rayjob.filled(rayjob.load(ROOT / asking.TEMPLATE), job, config("--compute.use_gpu=true"), "threephase", None)[1]
     rayjob.check(made)

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import NoReturn
 
 from threephase_ray.command import dump, ended, read, split
-from threephase_ray.config import Config
+from threephase_ray.config import Config, Job
 from threephase_ray.console import console
 from threephase_ray.errors import ConfigError
 from threephase_ray.knobs import help_text
+from threephase_ray.predicting import PredictConfig
 from threephase_ray.studying import StudyConfig
 from threephase_ray.submitting import kubectl, rayjob, upload, vetting
 from threephase_ray.sweeping import SweepConfig
 
-JOBS: dict[str, type[Config]] = {"prepare": Config, "train": Config, "sweep": SweepConfig, "study": StudyConfig}
+JOBS: dict[str, type[Job]] = {"prepare": Config, "train": Config, "sweep": SweepConfig, "study": StudyConfig, "predict": PredictConfig}
 TEMPLATE = "cluster/base/rayjob.yaml"  # below the project's folder
 
 
@@ -96,7 +97,7 @@ def understood(root: Path, arguments: Sequence[str]) -> tuple[Wish, list[str], l
     return wish, files, flags
 
 
-def to_ray(wish: Wish, config: Config, code: dict[str, Path]) -> int:
+def to_ray(wish: Wish, config: Job, code: dict[str, Path]) -> int:
     """Send the code and the configuration to a running cluster."""
     if wish.dry_run:
         console.print(f"would be uploaded: {upload.described(code)}", highlight=False, soft_wrap=True)
@@ -111,7 +112,7 @@ def to_ray(wish: Wish, config: Config, code: dict[str, Path]) -> int:
     return jobs.follow(number) if wish.follow else jobs.left(number)
 
 
-def to_kube(wish: Wish, config: Config) -> int:
+def to_kube(wish: Wish, config: Job) -> int:
     """Send a RayJob to Kubernetes."""
     documents = rayjob.filled(rayjob.load(wish.template), wish.job, config, wish.namespace, wish.image)
     rayjob.check(documents[-1])

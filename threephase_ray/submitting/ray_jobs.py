@@ -17,7 +17,7 @@ from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from threephase_ray.command import dump
-from threephase_ray.config import Config
+from threephase_ray.config import Job
 from threephase_ray.console import console
 from threephase_ray.errors import ResourceError
 from threephase_ray.submitting import upload
@@ -46,7 +46,7 @@ class Jobs:
             reach(self._address)
             self._client = JobSubmissionClient()
 
-    def running(self, job: str, config: Config) -> str | None:
+    def running(self, job: str, config: Job) -> str | None:
         """The submission of the same job and name that waits or runs; None if there is none."""
         with self._explained():
             found = [each for each in self._client.list_jobs() if _is_same(each, job, config) and not each.status.is_terminal()]
@@ -57,7 +57,7 @@ class Jobs:
             console.print("its configuration is another one; stop it to send this one", highlight=False)
         return str(found[0].submission_id)
 
-    def send(self, job: str, config: Config, code: dict[str, Path]) -> str:
+    def send(self, job: str, config: Job, code: dict[str, Path]) -> str:
         """Upload code and configuration, and start the job; its submission id."""
         number = f"{config.name}-{uuid.uuid4().hex[:6]}"
         with self._explained(), tempfile.TemporaryDirectory() as folder:
@@ -127,13 +127,13 @@ class Jobs:
             raise ResourceError(f"{self._shown}: does not take the job: {_short(error)}") from error
 
 
-def _is_same(found: JobDetails, job: str, config: Config) -> bool:
+def _is_same(found: JobDetails, job: str, config: Job) -> bool:
     """Whether it is a submission of this job and name."""
     metadata: dict[str, Any] = found.metadata or {}
     return bool(found.submission_id) and (metadata.get("job"), metadata.get("run")) == (job, config.name)
 
 
-def _digest(config: Config) -> str:
+def _digest(config: Job) -> str:
     """A short hash of the configuration."""
     return hashlib.sha256(dump(config).encode()).hexdigest()[:12]
 

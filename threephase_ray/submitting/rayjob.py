@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from threephase_ray.command import dump
-from threephase_ray.config import Config
+from threephase_ray.config import Job
 from threephase_ray.errors import ConfigError
 from threephase_ray.kube import podsecurity, rules
 
@@ -40,7 +40,7 @@ def load(path: Path) -> Document:
     return found
 
 
-def filled(template: Document, job: str, config: Config, namespace: str | None, image: str | None) -> list[Document]:
+def filled(template: Document, job: str, config: Job, namespace: str | None, image: str | None) -> list[Document]:
     """The ConfigMap with the configuration, and the RayJob that runs `job` with it.
 
     Raises:
@@ -81,7 +81,7 @@ def text(documents: list[Document]) -> str:
     return buffer.getvalue()
 
 
-def _fill(made: Document, job: str, config: Config, image: str | None) -> None:
+def _fill(made: Document, job: str, config: Job, image: str | None) -> None:
     """Set what depends on the job."""
     made.setdefault("metadata", {})
     spec = made["spec"]
@@ -102,7 +102,7 @@ def _entrypoint(template: str, job: str) -> str:
     return shlex.join(words)
 
 
-def _size(cluster: Document, config: Config) -> None:
+def _size(cluster: Document, config: Job) -> None:
     """As many of the template's pods as the workers need; a pod that one worker does not fit into gets more CPUs, or a GPU.
 
     A sweep or a study takes as many groups of workers as it says, else one. What an autoscaler brings it brings when it is asked for.

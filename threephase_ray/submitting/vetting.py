@@ -5,7 +5,7 @@ from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
-from threephase_ray.config import Config
+from threephase_ray.config import Job
 from threephase_ray.errors import ConfigError
 from threephase_ray.mistakes import refusal
 from threephase_ray.studies import arms
@@ -14,7 +14,7 @@ from threephase_ray.sweeping import SweepConfig
 from threephase_ray.sweeps.space import Space
 
 # Knobs that are read as paths where the job runs, by the last parts of their names.
-_PATHS = re.compile(r"(^|\.)(data\.(source|train|validation|test|unlabelled)|encoder\.path|sweep\.configs)(\.\d+)*$")
+_PATHS = re.compile(r"(^|\.)(data\.(source|train|validation|test|unlabelled)|encoder\.path|sweep\.configs|model|input\.files)(\.\d+)*$")
 _SECRETS = {
     "a password or key inside a URI": re.compile(r"://[^/@\s]*:[^/@\s]+@"),
     "a signature or token inside a URI": re.compile(r"[?&]([\w-]+[-_])?(sig|signature|token|secret|password|credential)=", re.IGNORECASE),
@@ -24,7 +24,7 @@ _SECRETS = {
 }
 
 
-def check(config: Config, root: Path, uploaded: Set[str]) -> None:
+def check(config: Job, root: Path, uploaded: Set[str]) -> None:
     """Refuse a configuration that would fail on the cluster, or mean something else there. `uploaded`: names below `root`.
 
     Raises:

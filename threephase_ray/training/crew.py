@@ -35,7 +35,7 @@ class Crew:
         """
         self.compute = config.compute.model_copy(update={"workers": config.compute.least})
         fit.set_up(self.compute)
-        preflight.check(config)
+        preflight.check(config, preflight.space(config))
         self.groups = max(1, groups if groups is not None else room(asked(self.compute)) // self.compute.least)
         self._store, self._folder = store, folder
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

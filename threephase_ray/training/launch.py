@@ -33,7 +33,8 @@ def launch(plan: Plan, compute: Compute, store: Store, progress: Callable[[], st
     fit.set_up(compute)
     stop.forget(store, plan.run)
     with cluster(), signals.caught(lambda: stop.ask(store, plan.run)) as came:
-        preflight.check(Config(**plan.config))
+        config = Config(**plan.config)
+        preflight.check(config, preflight.space(config))
         Meters(plan.run).reused(reused(plan))
         failures, reached = 0, progress()
         while True:

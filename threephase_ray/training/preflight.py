@@ -10,7 +10,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from threephase_ray import console, pretrained
-from threephase_ray.config import Config
+from threephase_ray.config import Config, Job
 from threephase_ray.errors import JobError, ResourceError
 from threephase_ray.storage import connect
 from threephase_ray.training import agreement, nodes
@@ -23,10 +23,11 @@ _CLOCK_SECONDS = 10.0  # for the time alone
 Answers = dict[str, tuple[Any, float]]  # by node: what it gave, or the error; and when that arrived
 
 
-def check(config: Config) -> None:
+def check(config: Job, needed: int) -> None:
     """Wait for room, then have every node looked at that may hold workers, for `compute.start_timeout_s` at most.
 
     A node without room for a worker is left alone: what runs there is at most the driver, which looks for itself.
+    `needed`: bytes that the job writes.
 
     Raises:
         ResourceError: all that is wrong, where, and what to do.
@@ -38,8 +39,6 @@ def check(config: Config) -> None:
         lines.append(str(error))
     gpus = config.compute.use_gpu
     driver, seen = look(config)
-    trained = len(config.phases) + (config.baseline is not None)
-    needed = agreement.space(pretrained.parameter_count(config.encoder), config.checkpoint.keep, trained)
     lines += agreement.problems(driver, seen, needed, gpus)
     agreement.refuse(lines)
     held = f"room: for {room(asked(config.compute))} worker(s) with {asked(config.compute)} each on {len(seen)} node(s)"
@@ -47,7 +46,13 @@ def check(config: Config) -> None:
         console.console.print(f"preflight: {line}", highlight=False, soft_wrap=True)
 
 
-def look(config: Config) -> tuple[Report, list[Node]]:
+def space(config: Config) -> int:
+    """Bytes that a run writes, roughly."""
+    trained = len(config.phases) + (config.baseline is not None)
+    return agreement.space(pretrained.parameter_count(config.encoder), config.checkpoint.keep, trained)
+
+
+def look(config: Job) -> tuple[Report, list[Node]]:
     """The driver's own report, and those of the nodes; one that is gone by now, as Ray has noticed meanwhile, is none of them."""
     marks, gpus = f"preflight-{uuid.uuid4().hex[:12]}", config.compute.use_gpu
     driver = nodes.examine(config.store, config.scratch, marks, nodes.DRIVER, False)

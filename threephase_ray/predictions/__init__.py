@@ -1,0 +1,1 @@
+"""Prediction in bulk: files in, files out, with an exported classifier."""
