@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import ROOT
@@ -16,6 +17,7 @@ from tests.faults import cluster, network
 from tests.faults.processes import Limit
 from tests.faults.runner import ENVIRONMENT, UNWANTED
 from tests.integration.places import Place
+from tests.unit import tiny, tiny_models
 from threephase_ray.training import accounting
 from threephase_ray.training.accounting import Event
 
@@ -50,8 +52,8 @@ class Site:
         return subprocess.run(self.command(*flags), cwd=ROOT, env=self.user.environment, capture_output=True, text=True, check=False)
 
     def command(self, *flags: str) -> list[str]:
-        known = ("--config", str(self.user.config), "--store", str(self.user.store))
-        return [*self.cluster.place.prefix, sys.executable, "jobs/submit.py", *known, *flags]
+        config = () if "predict" in flags else ("--config", str(self.user.config))
+        return [*self.cluster.place.prefix, sys.executable, "jobs/submit.py", *config, "--store", str(self.user.store), *flags]
 
     def ray(self, *words: str) -> str:
         """What a command of Ray prints."""
@@ -114,6 +116,18 @@ def test_texts_are_prepared_on_the_cluster_and_serve_a_run(site: Site) -> None:
 def test_workers_of_a_run_are_on_both_nodes(site: Site) -> None:
     done(site.submit(*WIDE))
     assert [sorted(addresses) for addresses in site.groups("wide")] == [[FIRST, SECOND]]
+
+
+def test_files_are_scored_on_the_cluster(site: Site, tmp_path: Path) -> None:
+    texts = tiny_models.texts(12, seed=2)  # the run's test split
+    tiny.write_csv(tmp_path / "test.csv", texts)
+    done(site.submit(*WIDE))
+    files = ("--input.files", str(tmp_path / "test.csv"), "--output.shard_rows", "4")
+    done(site.submit("--job", "predict", "--name", "scored", "--model", "wide", "--compute.workers", "2", *files))
+    found = pq.read_table(site.user.store / "predictions" / "scored", columns=["text", "predicted_label"]).to_pylist()
+    expected = pq.read_table(site.user.store / "runs" / "wide" / "predictions.parquet").to_pylist()
+    assert [row["text"] for row in found] == [text for text, _ in texts]
+    assert [row["predicted_label"] for row in found] == [row["predicted"] for row in expected]
 
 
 def test_trials_of_a_sweep_run_on_both_nodes(site: Site, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The job: find the files, leave out the shards that are done, let Ray Data's actors score the others, write what came of it."""
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from threephase_ray import console, sources
@@ -12,7 +13,7 @@ from threephase_ray.predictions.fetching import fetched, fingerprint, place
 from threephase_ray.predictions.rows import Shard
 from threephase_ray.results import Store, key
 
-JOB, MANIFEST = "job.json", "manifest.json"
+JOB, MANIFEST = "_job.json", "_manifest.json"
 
 
 def predict(config: PredictConfig, dry_run: bool = False) -> None:
@@ -55,9 +56,8 @@ def check(file: sources.File, config: PredictConfig) -> None:
 
 def finished(store: Store, folder: str) -> dict[str, dict[str, Any]]:
     """The records of the shards that are done, by their files' names."""
-    there = set(store.storage.sizes(folder))
-    wanted = [name for name in there if name.endswith(".json") and f"{name.removesuffix('.json')}.parquet" in there]
-    return {name.removeprefix(f"{folder}/").removesuffix(".json"): store.read_json(name) for name in wanted}
+    names = (Path(name).stem for name in store.storage.sizes(f"{folder}/{work.RECORDS}") if name.endswith(".json"))
+    return {name: store.read_json(f"{folder}/{work.RECORDS}/{name}.json") for name in names}
 
 
 def missing(store: Store, folder: str, found: list[Shard]) -> list[Shard]:
@@ -99,4 +99,4 @@ def deliver(config: PredictConfig, store: Store, folder: str, found: list[Shard]
     files = {f"{work.file_name(shard)}.parquet": records[work.file_name(shard)] for shard in found}
     store.write_json(f"{folder}/{MANIFEST}", {"rows": sum(shard.rows for shard in found), "states": dict(states), "files": files})
     console.table("rows", ["state", "rows"], [[state, f"{count:,}"] for state, count in sorted(states.items())])
-    console.console.print(f"results: {store.storage.uri}/{folder}/*.parquet, {MANIFEST}", highlight=False, soft_wrap=True)
+    console.console.print(f"results: {store.storage.uri}/{folder}", highlight=False, soft_wrap=True)

@@ -22,6 +22,7 @@ from threephase_ray.predictions.fetching import fetched
 from threephase_ray.predictions.rows import Shard
 from threephase_ray.storage import connect
 
+RECORDS = "_shards"  # readers of Parquet folders leave out what begins so
 SCORED, ABSTAINED, EMPTY, UNDECODABLE = "scored", "abstained", "empty", "undecodable"
 
 
@@ -54,10 +55,10 @@ class Scorer:
         storage = connect(self._config.store)
         for shard, table in rows.tables(unit[0].file, list(unit), self._config.input.encoding):
             made, states = self.scored(table, shard)
-            content, name = _parquet(made), f"{self._folder}/{file_name(shard)}"
-            storage.write(f"{name}.parquet", content)
+            content, name = _parquet(made), file_name(shard)
+            storage.write(f"{self._folder}/{name}.parquet", content)
             record = {"rows": shard.rows, "states": states, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-            storage.write(f"{name}.json", json.dumps(record).encode())
+            storage.write(f"{self._folder}/{RECORDS}/{name}.json", json.dumps(record).encode())
             yield record
 
     def scored(self, table: pa.Table, shard: Shard) -> tuple[pa.Table, dict[str, int]]:
