@@ -4,6 +4,7 @@ import io
 import json
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -221,12 +222,14 @@ def test_what_is_no_model_is_told(tmp_path: Path) -> None:
         fetching.fetched("memory://nowhere/model", str(tmp_path / "scratch"))
 
 
-def test_a_model_behind_a_uri_is_copied_once(run: tuple[Path, Classifier, Path], tmp_path: Path) -> None:
-    import fsspec
-
+def test_a_model_behind_a_uri_is_copied_once_and_again_when_it_changes(run: tuple[Path, Classifier, Path], tmp_path: Path) -> None:
     system = fsspec.filesystem("memory")
     system.put(str(run[0]), "/runs/model", recursive=True)
     place = fetching.fetched("memory://runs/model", str(tmp_path))
     assert fetching.fingerprint(place) == fetching.fingerprint(run[0])
-    system.rm("/runs", recursive=True)
+    made = place.stat().st_mtime_ns
     assert fetching.fetched("memory://runs/model", str(tmp_path)) == place
+    assert place.stat().st_mtime_ns == made
+    system.pipe("/runs/model/classifier/README.md", b"another")
+    assert fetching.fetched("memory://runs/model", str(tmp_path)) != place
+    system.rm("/runs", recursive=True)

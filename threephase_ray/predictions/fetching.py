@@ -12,6 +12,7 @@ from filelock import FileLock
 from threephase_ray.digest import digest
 from threephase_ray.errors import JobError
 from threephase_ray.results import Store
+from threephase_ray.sources import File
 
 _PARTS = ("classifier", "encoder")
 _RUN = r"[a-z0-9][a-z0-9-]*"
@@ -35,7 +36,14 @@ def fetched(model: str, scratch: str) -> Path:
         if not Path(path, _PARTS[0]).is_dir():
             raise JobError(f"model: {model} has no folder {_PARTS[0]}\n  name a finished run, or its folder `model`")
         return Path(path)
-    copy = Path(scratch).expanduser().absolute() / f"model-{hashlib.sha256(model.encode()).hexdigest()[:16]}"
+    try:
+        found = sorted(entry for part in _PARTS for entry in system.find(f"{path.rstrip('/')}/{part}"))
+        version = "\n".join(File(system, entry, "model").fingerprint() for entry in found)  # a run may be trained anew
+    except Exception as error:  # of a remote file system's own kind
+        raise _unreachable(model, error) from error
+    if not found:
+        raise _unreachable(model, FileNotFoundError("there is nothing"))
+    copy = Path(scratch).expanduser().absolute() / f"model-{hashlib.sha256(version.encode()).hexdigest()[:16]}"
     copy.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{copy}.lock"):
         if not copy.is_dir():
@@ -45,9 +53,14 @@ def fetched(model: str, scratch: str) -> Path:
                     system.get(f"{path.rstrip('/')}/{part}", str(making / part), recursive=True)
             except Exception as error:  # of a remote file system's own kind
                 shutil.rmtree(making, ignore_errors=True)
-                raise JobError(f"model: {model} cannot be fetched: {' '.join(str(error).split())[:200]}") from error
+                raise _unreachable(model, error) from error
             making.rename(copy)
     return copy
+
+
+def _unreachable(model: str, error: Exception) -> JobError:
+    """Says what could not be fetched, and why."""
+    return JobError(f"model: {model} cannot be fetched: {' '.join(str(error).split())[:200]}")
 
 
 def fingerprint(model: Path) -> str:
