@@ -55,6 +55,11 @@ class Compute(Section):
         return self
 
     @property
+    def arithmetic(self) -> Literal["fp32", "bf16"]:
+        """The precision that `precision` comes to."""
+        return ("bf16" if self.use_gpu else "fp32") if self.precision == "auto" else self.precision
+
+    @property
     def least(self) -> int:
         """Fewest workers."""
         return self.workers if isinstance(self.workers, int) else self.workers[0]

@@ -5,6 +5,7 @@ registered with transformers. On a GPU in half precision it is FlashAttention ov
 and values back into their padded places, and takes only real ones out.
 """
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -35,7 +36,11 @@ class Packing:
         """`causal`: whether a token sees none after it."""
         self.mask, self.causal = mask, causal
         self._places = mask.flatten().nonzero().squeeze(1)
-        self.starts = F.pad(mask.sum(dim=1).cumsum(dim=0), (1, 0)).int()  # [b + 1], where each text begins in the row, and its end
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """Where each text begins in the row, and where the last one ends, [b + 1]."""
+        return F.pad(self.mask.sum(dim=1).cumsum(dim=0), (1, 0)).int()
 
     def take(self, padded: Tensor) -> Tensor:
         """The real tokens [n, ...] of [b, t, ...]."""

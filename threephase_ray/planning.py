@@ -135,10 +135,8 @@ def sound(kept: Store, result: str) -> bool:
 def resolve(config: Config) -> Config:
     """Replace every knob that means "choose for me" by what is chosen, where that needs no data."""
     compute = config.compute
-    if compute.precision == "auto":
-        compute = compute.model_copy(update={"precision": "bf16" if compute.use_gpu else "fp32"})
     update: dict[str, Any] = {
-        "compute": compute,
+        "compute": compute.model_copy(update={"precision": compute.arithmetic}),
         "encoder": config.encoder.model_copy(update={"pooling": pretrained.pooling(config.encoder)}),
     }
     for name in ("dae", "contrastive", "joint", "finetune", "baseline"):

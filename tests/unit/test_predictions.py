@@ -184,7 +184,7 @@ def test_a_shard_is_written_alike_each_time_with_its_record_behind_it(run: tuple
     assert [record["rows"] for record in records] == [20, 11]
     assert records[1]["states"] == {"scored": 10, "empty": 1}
     assert [row["id"] for row in pq.read_table(io.BytesIO(contents[0][1])).to_pylist()] == list(range(20, 31))
-    assert set(job.finished(Store(config.store, config.scratch), "predictions/some")) == {work.file_name(shard) for shard in shards}
+    assert job.finished(Store(config.store, config.scratch), "predictions/some") == {work.file_name(shard) for shard in shards}
 
 
 def test_files_of_one_name_do_not_meet(tmp_path: Path) -> None:

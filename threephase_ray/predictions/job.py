@@ -54,10 +54,9 @@ def check(file: sources.File, config: PredictConfig) -> None:
         raise DataError(f"{file.name}: has the column {taken[0]!r} already\n  choose another output.prefix")
 
 
-def finished(store: Store, folder: str) -> dict[str, dict[str, Any]]:
-    """The records of the shards that are done, by their files' names."""
-    names = (Path(name).stem for name in store.storage.sizes(f"{folder}/{work.RECORDS}") if name.endswith(".json"))
-    return {name: store.read_json(f"{folder}/{work.RECORDS}/{name}.json") for name in names}
+def finished(store: Store, folder: str) -> set[str]:
+    """The shards that are done, as their files are called."""
+    return {Path(name).stem for name in store.storage.sizes(f"{folder}/{work.RECORDS}")}
 
 
 def missing(store: Store, folder: str, found: list[Shard]) -> list[Shard]:
@@ -92,11 +91,11 @@ def begin(config: PredictConfig, store: Store, folder: str, files: list[sources.
 
 def deliver(config: PredictConfig, store: Store, folder: str, found: list[Shard]) -> None:
     """Write the manifest, and show how many rows are in which state."""
-    records = finished(store, folder)
+    names = [work.file_name(shard) for shard in found]
+    files: dict[str, Any] = {f"{name}.parquet": store.read_json(f"{folder}/{work.RECORDS}/{name}.json") for name in names}
     states: Counter[str] = Counter()
-    for shard in found:
-        states.update(records[work.file_name(shard)]["states"])
-    files = {f"{work.file_name(shard)}.parquet": records[work.file_name(shard)] for shard in found}
+    for record in files.values():
+        states.update(record["states"])
     store.write_json(f"{folder}/{MANIFEST}", {"rows": sum(shard.rows for shard in found), "states": dict(states), "files": files})
     console.table("rows", ["state", "rows"], [[state, f"{count:,}"] for state, count in sorted(states.items())])
     console.console.print(f"results: {store.storage.uri}/{folder}", highlight=False, soft_wrap=True)

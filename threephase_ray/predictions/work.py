@@ -39,10 +39,9 @@ class Scorer:
         """Loaded with the first unit."""
         compute = self._config.compute
         device = torch.device("cuda" if compute.use_gpu else "cpu")
-        precision = ("bf16" if compute.use_gpu else "fp32") if compute.precision == "auto" else compute.precision
         embeds, tokens = self._config.output.embedding, self._config.batch_tokens
         model = fetched(self._config.model, self._config.scratch)
-        return TextClassifier(model, device, precision=precision, tokens=tokens, embeds=embeds)
+        return TextClassifier(model, device, precision=compute.arithmetic, tokens=tokens, embeds=embeds)
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The records of the unit's shards, as they are done."""
