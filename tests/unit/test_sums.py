@@ -1,0 +1,18 @@
+"""Sums of an exported model's files."""
+
+import subprocess
+
+from threephase_ray import sums
+
+
+def test_sha256sum_checks_them_and_finds_what_changed(tmp_path):
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "weights").write_bytes(b"\x00\x01")
+    (tmp_path / "ä card.md").write_text("text", encoding="utf-8")
+    sums.seal(tmp_path)
+    sums.seal(tmp_path)  # its own file is none of them
+    check = ["sha256sum", "--strict", "--quiet", "-c", sums.NAME]
+    subprocess.run(check, cwd=tmp_path, check=True)
+    assert len((tmp_path / sums.NAME).read_text().splitlines()) == 2
+    (tmp_path / "part" / "weights").write_bytes(b"\x00\x02")
+    assert subprocess.run(check, cwd=tmp_path, check=False, capture_output=True).returncode == 1
