@@ -91,17 +91,11 @@ def test_the_job_writes_a_sealed_folder_whose_example_runs(model: Path, tmp_path
     done = subprocess.run([sys.executable, "-c", example], cwd=out, capture_output=True, text=True, check=False)
     found = logits(out, ["a text", "another, longer text"]).argmax(axis=1)
     assert done.stdout.strip() == str([LABELS[number] for number in found]), done.stderr
-
-
-def test_int8_is_smaller_and_mostly_agrees(model: Path, tmp_path: Path) -> None:
-    graph.write(model, tmp_path, int8=True)
     reference = agreement.expected(model, TEXTS)
-    exact, small = (agreement.measure(tmp_path, name, TEXTS, reference) for name in ("model.onnx", "model_int8.onnx"))
+    exact, small = (agreement.measure(out, name, TEXTS, reference) for name in ("model.onnx", "model_int8.onnx"))
     assert exact.difference < 1e-5 < small.difference < 0.3
-    assert (exact.texts, exact.same_label) == (len(TEXTS), 1.0)
-    assert 0.7 < small.same_label <= 1.0
-    kinds = {node.op_type for node in onnx.load(tmp_path / "model_int8.onnx").graph.node}
-    assert "MatMulInteger" in kinds
+    assert exact.same_label == 1.0 >= small.same_label > 0.7
+    assert "MatMulInteger" in {node.op_type for node in onnx.load(out / "model_int8.onnx").graph.node}
 
 
 def test_a_file_that_says_something_else_is_not_kept(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
