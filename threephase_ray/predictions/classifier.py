@@ -40,7 +40,7 @@ class TextClassifier:
         """
         pretrained.quiet()
         folder = model / "classifier"
-        self._embedder, self._head, self.labels = _with_labels(folder) if (folder / LABELS).is_file() else _stock(folder)
+        self._embedder, self._head, self.labels = load(folder)
         self._to_embedding = _dense(_modules(model / "encoder")) if embeds else None
         for part in (self._embedder, self._head, *([self._to_embedding] if self._to_embedding else [])):
             part.to(device).eval()
@@ -106,6 +106,15 @@ def _averaged(each: Floats, owners: NDArray[np.int64], lengths: NDArray[np.float
     starts = np.flatnonzero(np.diff(owners, prepend=-1))
     sums = np.add.reduceat(each * lengths[:, None], starts) / np.add.reduceat(lengths, starts)[:, None]
     return sums.astype(np.float32)
+
+
+def load(folder: Path) -> tuple[Embedder, nn.Module, list[str]]:
+    """Embedder, head and labels of an exported classifier.
+
+    Raises:
+        JobError: its head is not one that is exported here.
+    """
+    return _with_labels(folder) if (folder / LABELS).is_file() else _stock(folder)
 
 
 def _stock(folder: Path) -> tuple[Embedder, nn.Module, list[str]]:

@@ -1,0 +1,1 @@
+"""Exported models taken further: ONNX, and a hub."""
