@@ -184,6 +184,7 @@ def table(kind: type[BaseModel]) -> str:
 def main(argv: Sequence[str]) -> int:
     """Write the table into a file, or with `--check` say whether it stands there already: exit code 0 or 1."""
     from threephase_ray.predicting import PredictConfig  # here, for only the table tells of every job's knobs at once
+    from threephase_ray.serving import ServeConfig
     from threephase_ray.studying import Study
     from threephase_ray.sweeping import SweepConfig
 
@@ -194,7 +195,8 @@ def main(argv: Sequence[str]) -> int:
 
     path = Path(argv[-1])
     old = path.read_text(encoding="utf-8")
-    tables = f"{table(Everything)}\n\nThose of `jobs/predict.py`:\n\n{table(PredictConfig)}"
+    others: dict[str, type[BaseModel]] = {"predict": PredictConfig, "serve": ServeConfig}
+    tables = "\n\n".join([table(Everything), *(f"Those of `jobs/{job}.py`:\n\n{table(kind)}" for job, kind in others.items())])
     new = re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{tables}\n{END}", old, flags=re.DOTALL)
     if "--check" in argv:
         print(f"{path}: the table of knobs is {'up to date' if new == old else 'not up to date: run `make readme`'}")
