@@ -48,7 +48,7 @@ manifests: $(READY)  ## render and check what is in cluster/; CRDS=FOLDER adds t
 
 # For the image: Python 3.12 on Linux, whatever this is made on.
 requirements: $(READY)  ## write cluster/requirements.txt, with hashes, from pyproject.toml and constraints.txt
-	$(BIN)/uv pip compile pyproject.toml --extra demo --extra s3 --constraints constraints.txt --generate-hashes --no-header --quiet \
+	$(BIN)/uv pip compile pyproject.toml --extra demo --extra s3 --extra serve --constraints constraints.txt --generate-hashes --no-header --quiet \
 		--python-version 3.12 --python-platform x86_64-manylinux_2_28 --output-file cluster/requirements.txt
 
 check: $(READY)  ## style, types, layers, README

@@ -181,10 +181,18 @@ def table(kind: type[BaseModel]) -> str:
     return "\n".join(lines)
 
 
+def _table_beside(first: str, job: str, kind: type[BaseModel]) -> str:
+    """The table of another job's knobs, without those that the first table has."""
+    head, rule, *lines = table(kind).splitlines()
+    own = [line for line in lines if line not in first.splitlines()]
+    return "\n".join([f"`jobs/{job}.py` has `name`, `store`, `scratch` and `compute` of these, and:\n", head, rule, *own])
+
+
 def main(argv: Sequence[str]) -> int:
     """Write the table into a file, or with `--check` say whether it stands there already: exit code 0 or 1."""
     from threephase_ray.exporting import ExportConfig  # here, for only the table tells of every job's knobs at once
     from threephase_ray.predicting import PredictConfig
+    from threephase_ray.serving import ServeConfig
     from threephase_ray.studying import Study
     from threephase_ray.sweeping import SweepConfig
 
@@ -195,8 +203,9 @@ def main(argv: Sequence[str]) -> int:
 
     path = Path(argv[-1])
     old = path.read_text(encoding="utf-8")
-    others: dict[str, type[BaseModel]] = {"predict": PredictConfig, "export": ExportConfig}
-    tables = "\n\n".join([table(Everything), *(f"Those of `jobs/{job}.py`:\n\n{table(kind)}" for job, kind in others.items())])
+    others: dict[str, type[BaseModel]] = {"predict": PredictConfig, "serve": ServeConfig, "export": ExportConfig}
+    first = table(Everything)
+    tables = "\n\n".join([first, *(_table_beside(first, job, kind) for job, kind in others.items())])
     new = re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{tables}\n{END}", old, flags=re.DOTALL)
     if "--check" in argv:
         print(f"{path}: the table of knobs is {'up to date' if new == old else 'not up to date: run `make readme`'}")

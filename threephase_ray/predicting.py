@@ -26,14 +26,19 @@ class Output(Section):
     shard_rows: int = Field(10_000, ge=1, description="rows of one file that is written; at most one is lost when the job is killed")
 
 
-class PredictConfig(Job):
-    """Scoring of any number of files with a finished classifier."""
+class Scoring(Job):
+    """What every use of a finished classifier has."""
 
     model: str = Field(min_length=1, description="a finished run's name, or its `model` folder: a path that all nodes have, or a URI")
-    input: Input = Field(description="texts")
-    output: Output = Field(Output(), description="results")
     long_texts: Literal["truncate", "split"] = Field(
         "truncate",
         description="what exceeds the model's length is cut off, or split into pieces whose probabilities are averaged by length",
     )
     batch_tokens: int = Field(8192, ge=1, description="tokens in one forward pass, of texts of like length")
+
+
+class PredictConfig(Scoring):
+    """Scoring of any number of files with a finished classifier."""
+
+    input: Input = Field(description="texts")
+    output: Output = Field(Output(), description="results")

@@ -65,7 +65,7 @@ class Scorer:
         knobs, texts = self._config, []
         for number, value in enumerate(table[knobs.input.text_column].to_pylist()):
             texts.append(formats.text(value, f"{shard.file.name}, row {shard.first + number}"))
-        states = [EMPTY if not text else UNDECODABLE if "\ufffd" in text else SCORED for text in texts]
+        states = [state_of(text) for text in texts]
         told = np.flatnonzero([state == SCORED for state in states])
         scores = self._classifier.score([str(texts[row]) for row in told], split=knobs.long_texts == "split")
         if knobs.output.abstain_below is not None:
@@ -74,6 +74,11 @@ class Scorer:
         for name, column in columns(scores, told, states, self._classifier.labels, knobs.output).items():
             table = table.append_column(f"{knobs.output.prefix}{name}", column)
         return table, dict(Counter(states))
+
+
+def state_of(text: str | None) -> str:
+    """Whether a text, without white space around it, is one to score."""
+    return EMPTY if not text else UNDECODABLE if "\ufffd" in text else SCORED
 
 
 def names(output: Output) -> list[str]:

@@ -1,0 +1,1 @@
+"""An exported classifier behind HTTP, with Ray Serve."""
