@@ -56,15 +56,19 @@ def export_encoder(finished: Path, tokenizer: Path, max_length: int, out: Path) 
         _write_card(finished, folder, max_length, "Sentence encoder", "sentence-transformers", ENCODER)
 
 
-def export_classifier(finished: Path, tokenizer: Path, label_names: Sequence[str], max_length: int, out: Path) -> str:
+def export_classifier(
+    finished: Path, tokenizer: Path, label_names: Sequence[str], max_length: int, out: Path, temperature: float = 1.0
+) -> str:
     """Write the classifier of a finished phase 3 in a stock format, and return the library that loads it.
 
     "transformers": `AutoModelForSequenceClassification`, where the family's own head can express ours. Else
     "sentence-transformers": a `SentenceTransformer` that ends in the head, so that `encode` gives the logits; the names of
-    the classes are in `labels.json`. Arguments as in `export_encoder`; `label_names` in the order of the logits.
+    the classes are in `labels.json`. Arguments as in `export_encoder`; `label_names` in the order of the logits, which are divided by
+    `temperature` within the last layer. `config.json` tells of it.
     """
     model = restore(finished)
     assert isinstance(model, Classifier)
+    _calibrate(model, temperature)
     words, pooling = _tokenizer(tokenizer, max_length), model.embedder.pooling
     config = cast(PreTrainedConfig, model.embedder.encoder.config)
     with _replacing(out) as folder:
@@ -77,6 +81,14 @@ def export_classifier(finished: Path, tokenizer: Path, label_names: Sequence[str
         (folder / LABELS).write_text(json.dumps(list(label_names), indent=1, ensure_ascii=False), encoding="utf-8")
         _write_card(finished, folder, max_length, "Text classifier", "sentence-transformers", LOGITS)
         return "sentence-transformers"
+
+
+def _calibrate(model: Classifier, temperature: float) -> None:
+    """Divide the last layer by the temperature, which is noted where both formats have it."""
+    with torch.no_grad():
+        for parameter in model.head.out.parameters():
+            parameter.div_(temperature)
+    model.embedder.encoder.config.calibration_temperature = temperature
 
 
 def fold(layers: Sequence[nn.Module]) -> tuple[Tensor, Tensor]:

@@ -44,6 +44,7 @@ def test_models_load_in_stock_libraries_and_predict_alike(place: Place) -> None:
     table = pq.read_table(place.run / "predictions.parquet").to_pylist()
     texts = [text for text, _ in tiny_models.texts(12, seed=2)]
     classify = pipeline("text-classification", str(place.run / "model" / "classifier"), top_k=1)
+    assert classify.model.config.calibration_temperature == place.results()["test"]["calibration"]["temperature"]
     for row, ((best,)) in zip(table, classify(texts, truncation=True), strict=True):
         assert best["label"] == row["predicted"]
         assert best["score"] == pytest.approx(max(row["probabilities"]), abs=1e-5)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 from sentence_transformers import SentenceTransformer
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
 
@@ -86,6 +87,17 @@ def stock_encoding(folder: Path) -> NDArray[np.float32]:
     model = SentenceTransformer(str(folder), device="cpu", trust_remote_code=False)
     assert model.max_seq_length == MAX_LENGTH
     return model.encode(TEXTS, batch_size=7)
+
+
+@pytest.mark.parametrize(("pooling", "activation"), [("cls", "tanh"), ("cls", None), ("mean", "gelu")])
+@pytest.mark.parametrize("temperature", [0.3, 7.0])
+def test_a_temperature_is_part_of_the_weights(pooling: str, activation: str | None, temperature: float, tmp_path: Path) -> None:
+    folder = finished(tmp_path, "bert", pooling, activation)
+    kind = export.export_classifier(folder, tmp_path / "checkpoint", LABELS, MAX_LENGTH, tmp_path / "out", temperature)
+    _, logits = expected(folder, tiny_models.tokenizer("bert"))
+    found = (stock_logits if kind == "transformers" else stock_encoding)(tmp_path / "out")
+    np.testing.assert_allclose(softmax(found, axis=1), softmax(logits.astype(np.float64) / temperature, axis=1), atol=1e-6)
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["calibration_temperature"] == temperature
 
 
 @pytest.mark.parametrize(("family", "pooling"), [*zip(tiny_models.FAMILIES, ["cls", "mean"] * 4, strict=False), ("bert", "mean")])
