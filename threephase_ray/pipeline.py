@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from threephase_ray import __version__, console, export, planning, reports, scoring
+from threephase_ray import __version__, console, export, planning, pretrained, reports, scoring, sums
 from threephase_ray.command import dump
 from threephase_ray.config import Config
 from threephase_ray.errors import ResourceError
 from threephase_ray.lock import LEASE, Lock
 from threephase_ray.planning import Outline, Step
+from threephase_ray.reports import cards
 from threephase_ray.results import MANIFEST, Store, key
-from threephase_ray.training import accounting, events
+from threephase_ray.training import accounting, events, nodes
 from threephase_ray.training.plan import Plan, told
 
 PATIENCE = 1.5  # leases after which a holder that still gives signs of life is believed to be alive
@@ -105,15 +106,22 @@ def begin(plan: Outline, store: Store, run: str) -> None:
 
 
 def export_models(plan: Outline, store: Store, run: str, results: dict[str, Any]) -> None:
-    """Encoder and classifier in stock formats."""
+    """Encoder and classifier in stock formats, each with its card and the sums of its files."""
     finished = store.fetch(plan.chain[-1].job.result)
     tokenizer, length = plan.data.folder / "tokenizer", int(plan.data.facts["max_length"])
     models = store.place(f"{run}/model")
     shutil.rmtree(models, ignore_errors=True)  # of an earlier run, on its way to an object store
     export.export_encoder(finished, tokenizer, length, models / "encoder")
+    libraries = {"encoder": "sentence-transformers"}
     if scoring.classifies(plan.chain[-1]):
         names, temperature = plan.data.label_names[: plan.data.classes], results[plan.config.predict]["calibration"]["temperature"]
-        export.export_classifier(finished, tokenizer, names, length, models / "classifier", temperature)
+        out = models / "classifier"
+        libraries["classifier"] = export.export_classifier(finished, tokenizer, names, length, out, temperature)
+    facts, config, base = plan.data.facts, plan.config.model_dump(mode="json"), pretrained.card(plan.config.encoder)
+    for kind, library in libraries.items():
+        card = cards.card(kind, library, results, facts, config, base)
+        (models / kind / "README.md").write_text(card, encoding="utf-8")
+        sums.seal(models / kind)
     store.put(models, f"{run}/model")
 
 
@@ -131,9 +139,10 @@ def reached(plan: Outline, store: Store) -> str:
 
 def finished_results(plan: Outline, store: Store, run: str) -> dict[str, Any] | None:
     """The results of an earlier call, if they are those of this plan."""
-    there = set(store.storage.sizes(run))
-    outputs = {f"{run}/results.json", f"{run}/model/encoder/modules.json", *(job.predictions for job in scoring.tests(plan, run).values())}
-    if plan.missing() or not outputs <= there:
+    kinds = ("encoder", "classifier") if scoring.classifies(plan.chain[-1]) else ("encoder",)
+    outputs = {f"{run}/results.json", *(f"{run}/model/{kind}/{sums.NAME}" for kind in kinds)}
+    outputs |= {job.predictions for job in scoring.tests(plan, run).values()}
+    if plan.missing() or not outputs <= set(store.storage.sizes(run)):
         return None
     results: dict[str, Any] = store.read_json(f"{run}/results.json")
     if results["identity"] != identity(plan):
@@ -159,6 +168,7 @@ def collect(plan: Outline, store: Store, run: str) -> dict[str, Any]:
     results: dict[str, Any] = {
         "name": plan.config.name,
         "version": __version__,
+        "versions": nodes.versions(),
         "identity": identity(plan),
         "data": {"folder": str(plan.data.folder), "content": facts["content"], "checks": facts["checks"]},
         "phases": [phase_result(step, store) for step in plan.chain],

@@ -109,6 +109,7 @@ def run(folder: Path, name: str = "mine", count: int = 160, baseline: bool = Tru
     results: dict[str, Any] = {
         "name": name,
         "version": "0.1.0",
+        "versions": {"python": "3.11", "torch": "2.13"},
         "data": {"folder": str(made.folder), "content": made.facts["content"], "checks": made.facts["checks"]},
         "phases": [phase(kept, each, f"{i}" * 16) for i, each in enumerate(("dae", "contrastive", "finetune"))],
         "baseline": phase(kept, "finetune", "b" * 16, "baseline") if baseline else None,
