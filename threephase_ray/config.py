@@ -218,6 +218,9 @@ class Config(Job):
     predict: Literal["test", "validation"] = Field(
         "test", description="split that finished classifiers predict; validation: the test split stays unread, while one still chooses"
     )
+    calibrate: bool = Field(
+        True, description="divide the logits of finished classifiers by the temperature that fits validation best; labels stay as they are"
+    )
     probe: bool = Field(True, description="look at the embeddings before and after each phase, on validation (10,000 rows at most)")
     checkpoint: Checkpoint = Field(Checkpoint(), description="saving in the middle of a phase")
     skip_nonfinite: int = Field(0, ge=0, description="steps of a phase whose loss or gradient is not finite that are left out, not fatal")

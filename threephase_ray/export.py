@@ -19,27 +19,6 @@ from threephase_ray.models import Classifier, Embedder, restore, without_pooler
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh}  # those that heads use
 LABELS = "labels.json"
 
-CARD = """---
-library_name: {library}
----
-# {title}
-
-{origin}Texts are cut after {max_length} tokens.
-
-```python
-{usage}
-```
-"""
-TRANSFORMERS = """from transformers import pipeline
-classify = pipeline("text-classification", "path/of/this/folder")
-print(classify(["a text"], truncation=True))"""
-ENCODER = """from sentence_transformers import SentenceTransformer
-encoder = SentenceTransformer("path/of/this/folder")
-print(encoder.encode(["a text"]).shape)"""
-LOGITS = """from sentence_transformers import SentenceTransformer
-logits = SentenceTransformer("path/of/this/folder").encode(["a text"])
-print(logits.argmax(axis=1))  # numbers of the labels in labels.json"""
-
 
 def export_encoder(finished: Path, tokenizer: Path, max_length: int, out: Path) -> None:
     """Write the embedder of a finished phase as a stock `SentenceTransformer`, whose `encode` gives its embeddings.
@@ -53,30 +32,39 @@ def export_encoder(finished: Path, tokenizer: Path, max_length: int, out: Path) 
     layers = list(embedder.layers.values())
     with _replacing(out) as folder:
         _write_modules(embedder, [_dense(layers, nn.Identity())] if layers else [], _tokenizer(tokenizer, max_length), folder)
-        _write_card(finished, folder, max_length, "Sentence encoder", "sentence-transformers", ENCODER)
 
 
-def export_classifier(finished: Path, tokenizer: Path, label_names: Sequence[str], max_length: int, out: Path) -> str:
+def export_classifier(
+    finished: Path, tokenizer: Path, label_names: Sequence[str], max_length: int, out: Path, temperature: float = 1.0
+) -> str:
     """Write the classifier of a finished phase 3 in a stock format, and return the library that loads it.
 
     "transformers": `AutoModelForSequenceClassification`, where the family's own head can express ours. Else
     "sentence-transformers": a `SentenceTransformer` that ends in the head, so that `encode` gives the logits; the names of
-    the classes are in `labels.json`. Arguments as in `export_encoder`; `label_names` in the order of the logits.
+    the classes are in `labels.json`. Arguments as in `export_encoder`; `label_names` in the order of the logits, which are divided by
+    `temperature` within the last layer. `config.json` tells of it.
     """
     model = restore(finished)
     assert isinstance(model, Classifier)
+    _calibrate(model, temperature)
     words, pooling = _tokenizer(tokenizer, max_length), model.embedder.pooling
     config = cast(PreTrainedConfig, model.embedder.encoder.config)
     with _replacing(out) as folder:
         if pretrained.stock(config, pooling) and model.head.activation == pretrained.activation(config, pooling):
             _stock_classifier(model, label_names).save_pretrained(folder)
             words.save_pretrained(folder)
-            _write_card(finished, folder, max_length, "Text classifier", "transformers", TRANSFORMERS)
             return "transformers"
         _write_modules(model.embedder, _head_modules(model), words, folder)
         (folder / LABELS).write_text(json.dumps(list(label_names), indent=1, ensure_ascii=False), encoding="utf-8")
-        _write_card(finished, folder, max_length, "Text classifier", "sentence-transformers", LOGITS)
         return "sentence-transformers"
+
+
+def _calibrate(model: Classifier, temperature: float) -> None:
+    """Divide the last layer by the temperature, which is noted where both formats have it."""
+    with torch.no_grad():
+        for parameter in model.head.out.parameters():
+            parameter.div_(temperature)
+    model.embedder.encoder.config.calibration_temperature = temperature
 
 
 def fold(layers: Sequence[nn.Module]) -> tuple[Tensor, Tensor]:
@@ -147,16 +135,6 @@ def _tokenizer(folder: Path, max_length: int) -> PreTrainedTokenizerBase:
     tokenizer.model_max_length = max_length
     tokenizer.padding_side = "right"
     return tokenizer
-
-
-def _write_card(finished: Path, folder: Path, max_length: int, title: str, library: str, usage: str) -> None:
-    """`README.md`: where the model comes from, and how to load it."""
-    origin = ""
-    if (finished / "config.json").is_file():
-        config = json.loads((finished / "config.json").read_text())
-        origin = f"Base model: {config['encoder']['path']}. Trained in the phases {', '.join(config['phases'])}. "
-    text = CARD.format(title=title, library=library, origin=origin, max_length=max_length, usage=usage)
-    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 @contextmanager

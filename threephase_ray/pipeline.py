@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from threephase_ray import __version__, console, export, planning, reports, scoring
+from threephase_ray import __version__, console, export, planning, pretrained, reports, scoring, sums
 from threephase_ray.command import dump
 from threephase_ray.config import Config
 from threephase_ray.errors import ResourceError
 from threephase_ray.lock import LEASE, Lock
 from threephase_ray.planning import Outline, Step
-from threephase_ray.results import MANIFEST, Store
-from threephase_ray.training import accounting, events
+from threephase_ray.reports import cards
+from threephase_ray.results import MANIFEST, Store, key
+from threephase_ray.training import accounting, events, nodes
 from threephase_ray.training.plan import Plan, told
 
 PATIENCE = 1.5  # leases after which a holder that still gives signs of life is believed to be alive
@@ -89,9 +90,10 @@ def execute(plan: Outline, store: Store, run: str) -> None:
 
 
 def deliver(plan: Outline, store: Store, run: str) -> dict[str, Any]:
-    """Of a run whose phases and tests are done: export the models, write the results, which are returned, and the report."""
-    export_models(plan, store, run)
+    """Of a run whose phases and tests are done: export the models, then write the results, which are returned, and the report."""
     results = collect(plan, store, run)
+    export_models(plan, store, run, results)
+    store.write_json(f"{run}/results.json", results)  # after the models, so that a run that looks finished has them
     reports.write(store, run)
     return results
 
@@ -103,16 +105,23 @@ def begin(plan: Outline, store: Store, run: str) -> None:
     store.storage.write(f"{run}/config.yaml", dump(plan.config).encode())
 
 
-def export_models(plan: Outline, store: Store, run: str) -> None:
-    """Encoder and classifier in stock formats."""
+def export_models(plan: Outline, store: Store, run: str, results: dict[str, Any]) -> None:
+    """Encoder and classifier in stock formats, each with its card and the sums of its files."""
     finished = store.fetch(plan.chain[-1].job.result)
     tokenizer, length = plan.data.folder / "tokenizer", int(plan.data.facts["max_length"])
     models = store.place(f"{run}/model")
     shutil.rmtree(models, ignore_errors=True)  # of an earlier run, on its way to an object store
     export.export_encoder(finished, tokenizer, length, models / "encoder")
+    libraries = {"encoder": "sentence-transformers"}
     if scoring.classifies(plan.chain[-1]):
-        names = plan.data.label_names[: plan.data.classes]
-        export.export_classifier(finished, tokenizer, names, length, models / "classifier")
+        names, temperature = plan.data.label_names[: plan.data.classes], results[plan.config.predict]["calibration"]["temperature"]
+        out = models / "classifier"
+        libraries["classifier"] = export.export_classifier(finished, tokenizer, names, length, out, temperature)
+    facts, config, base = plan.data.facts, plan.config.model_dump(mode="json"), pretrained.card(plan.config.encoder)
+    for kind, library in libraries.items():
+        card = cards.card(kind, library, results, facts, config, base)
+        (models / kind / "README.md").write_text(card, encoding="utf-8")
+        sums.seal(models / kind)
     store.put(models, f"{run}/model")
 
 
@@ -130,12 +139,13 @@ def reached(plan: Outline, store: Store) -> str:
 
 def finished_results(plan: Outline, store: Store, run: str) -> dict[str, Any] | None:
     """The results of an earlier call, if they are those of this plan."""
-    there = set(store.storage.sizes(run))
-    outputs = {f"{run}/results.json", f"{run}/model/encoder/modules.json", *(job.predictions for job in scoring.tests(plan, run).values())}
-    if plan.missing() or not outputs <= there:
+    kinds = ("encoder", "classifier") if scoring.classifies(plan.chain[-1]) else ("encoder",)
+    outputs = {f"{run}/results.json", *(f"{run}/model/{kind}/{sums.NAME}" for kind in kinds)}
+    outputs |= {job.predictions for job in scoring.tests(plan, run).values()}
+    if plan.missing() or not outputs <= set(store.storage.sizes(run)):
         return None
     results: dict[str, Any] = store.read_json(f"{run}/results.json")
-    if results["keys"] != keys(plan):
+    if results["identity"] != identity(plan):
         return None
     for row in [*results["phases"], *([results["baseline"]] if results["baseline"] else [])]:
         row["reused"] = True
@@ -143,17 +153,23 @@ def finished_results(plan: Outline, store: Store, run: str) -> dict[str, Any] | 
 
 
 def keys(plan: Outline) -> list[str]:
-    """The keys of all that the results tell of."""
+    """The keys of all that is trained."""
     return [step.job.key for step in [*plan.chain, *([plan.baseline] if plan.baseline else [])]]
 
 
+def identity(plan: Outline) -> str:
+    """A hash of all that the results depend on: what is trained, and how it is tested."""
+    return key({"keys": keys(plan), "predict": plan.config.predict, "calibrate": plan.config.calibrate})
+
+
 def collect(plan: Outline, store: Store, run: str) -> dict[str, Any]:
-    """Write `results.json`, last of all: each phase's figures and cost, and the scores on the test split."""
+    """The results, which are written last of all: each phase's figures and cost, and the scores on the test split."""
     facts = plan.data.facts
     results: dict[str, Any] = {
         "name": plan.config.name,
         "version": __version__,
-        "keys": keys(plan),
+        "versions": nodes.versions(),
+        "identity": identity(plan),
         "data": {"folder": str(plan.data.folder), "content": facts["content"], "checks": facts["checks"]},
         "phases": [phase_result(step, store) for step in plan.chain],
         "baseline": phase_result(plan.baseline, store) if plan.baseline else None,
@@ -163,7 +179,6 @@ def collect(plan: Outline, store: Store, run: str) -> dict[str, Any]:
     trained = [row["accounting"] for row in [*results["phases"], results["baseline"]] if row and not row["reused"]]
     results["goodput"] = accounting.goodput(*(sum(made[part] for made in trained) for part in ("total_seconds", "lost_seconds")))
     results |= {name: scoring.test_result(plan, store, job.predictions) for name, job in scoring.tests(plan, run).items()}
-    store.write_json(f"{run}/results.json", results)
     return results
 
 
@@ -188,9 +203,12 @@ def show(results: dict[str, Any], folder: str) -> None:
         if name in results:
             test = results[name]
             low, high = test["accuracy_interval"]
-            lines.append([title, f"{test['accuracy']:.2%}", f"{low:.2%} to {high:.2%}", f"{test['macro_f1']:.2%}", str(test["rows"])])
+            scores = [f"{test['accuracy']:.2%}", f"{low:.2%} to {high:.2%}", f"{test['macro_f1']:.2%}"]
+            lines.append([title, *scores, f"{test['calibration']['splits'][split]['after']['ece']:.2%}", str(test["rows"])])
     if lines:
-        console.table(split, ["classifier", "accuracy", "95 % interval", "macro F1", "rows"], lines)
+        console.table(split, ["classifier", "accuracy", "95 % interval", "macro F1", "ECE", "rows"], lines)
+    if split in results and (reason := results[split]["calibration"]["reason"]):
+        console.console.print(f"not calibrated: {reason}")
     console.console.print(f"results, predictions and models: {folder}")
 
 

@@ -125,6 +125,13 @@ def fingerprint(encoder: Encoder) -> str:
     return found.hexdigest()
 
 
+def card(encoder: Encoder) -> str:
+    """The checkpoint's own model card; empty where there is none, or where it cannot be reached."""
+    options = dict.fromkeys((f"_raise_exceptions_for_{problem}" for problem in ("missing_entries", "connection_errors")), False)
+    path = cached_file(source(encoder), "README.md", revision=encoder.revision, **options)
+    return "" if path is None else Path(path).read_text(encoding="utf-8", errors="replace")
+
+
 def parameter_count(encoder: Encoder) -> int:
     """Parameters of the checkpoint, read from the heads of its files."""
     count = 0

@@ -1,5 +1,6 @@
 """How good a run is: which probes and test predictions it needs, and what they gave."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 from threephase_ray import keys, metrics
 from threephase_ray.planning import Outline, Step
 from threephase_ray.results import Store
-from threephase_ray.training import probing
+from threephase_ray.training import probing, testing
 from threephase_ray.training.plan import Prediction, Probe
 
 START = "pretrained"  # what the first probe looks at
@@ -54,11 +55,11 @@ def probe_results(plan: Outline, store: Store) -> list[dict[str, Any]]:
 
 
 def test_result(plan: Outline, store: Store, predictions: str) -> dict[str, Any]:
-    """Scores, intervals, per-class figures and confusion counts of the predictions."""
-    table = pq.read_table(pa.BufferReader(store.storage.read(predictions)), columns=["label", "predicted"]).to_pydict()
+    """Scores, intervals, per-class figures, confusion counts and calibration of the predictions."""
+    table = pq.read_table(pa.BufferReader(store.storage.read(predictions)), columns=["label", "predicted"])
     names = plan.data.label_names
     index = {name: i for i, name in enumerate(names)}
-    truth, said = (np.array([index[name] for name in table[column]]) for column in ("label", "predicted"))
+    truth, said = (np.array([index[name] for name in table[column].to_pylist()]) for column in ("label", "predicted"))
     counts = metrics.confusion(truth, said, len(names))
     sides = np.diag(counts), counts.sum(axis=0), counts.sum(axis=1)
     per_class = {name: values.tolist() for name, values in metrics.by_class(*sides).items()}
@@ -68,4 +69,5 @@ def test_result(plan: Outline, store: Store, predictions: str) -> dict[str, Any]
         "accuracy_interval": metrics.interval(int(np.trace(counts)), len(truth)),
         "per_class": {"names": names, **per_class, "support": sides[2].tolist()},
         "confusion": counts.tolist(),
+        "calibration": json.loads(table.schema.metadata[testing.CALIBRATION.encode()]),
     }

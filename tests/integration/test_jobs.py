@@ -36,6 +36,10 @@ def test_whole_run_on_this_machine(place: Place) -> None:
     assert [row["row"] for row in table] == list(range(12))
     assert sum(row["label"] == row["predicted"] for row in table) / 12 == pytest.approx(results["test"]["accuracy"])
     assert all(sum(row["probabilities"]) == pytest.approx(1.0, abs=1e-5) for row in table)
+    for kind in ("classifier", "encoder"):
+        check = ["sha256sum", "--strict", "--quiet", "-c", "SHA256SUMS"]
+        subprocess.run(check, cwd=place.run / "model" / kind, check=True)
+        assert results["phases"][-1]["key"] in (place.run / "model" / kind / "README.md").read_text(encoding="utf-8")
 
 
 def test_models_load_in_stock_libraries_and_predict_alike(place: Place) -> None:
@@ -44,6 +48,7 @@ def test_models_load_in_stock_libraries_and_predict_alike(place: Place) -> None:
     table = pq.read_table(place.run / "predictions.parquet").to_pylist()
     texts = [text for text, _ in tiny_models.texts(12, seed=2)]
     classify = pipeline("text-classification", str(place.run / "model" / "classifier"), top_k=1)
+    assert classify.model.config.calibration_temperature == place.results()["test"]["calibration"]["temperature"]
     for row, ((best,)) in zip(table, classify(texts, truncation=True), strict=True):
         assert best["label"] == row["predicted"]
         assert best["score"] == pytest.approx(max(row["probabilities"]), abs=1e-5)

@@ -201,6 +201,16 @@ def test_the_same_call_again_trains_nothing_and_a_new_arm_only_its_own(place: Pa
     assert (more.told.expected, len(more.planned)) == (4, 16)
 
 
+def test_an_arm_without_calibration_differs_in_its_probabilities_alone(place: Path, whole: tuple[Life, list[str]]) -> None:
+    assert whole[1]
+    life = Life(read(place, ("  arms:\n", "  arms:\n    raw: {knobs: {finetune.head: logistic, calibrate: false}}\n")))
+    tests = {arm: [life.store.read_json(f"{each.folder}/results.json")["test"] for each in life.planned if each.run.arm == arm]
+             for arm in ("light", "raw")}  # fmt: skip
+    assert [each["confusion"] for each in tests["raw"]] == [each["confusion"] for each in tests["light"]]
+    assert {each["calibration"]["reason"] for each in tests["raw"]} == {"calibrate is false"}
+    assert any(each["calibration"]["temperature"] != 1 for each in tests["light"])
+
+
 def test_a_study_that_is_stopped_goes_on_and_finds_the_same(place: Path) -> None:
     expected, _ = Life(read(place, *SMALL, ("/store", "/one"))).found()
     cut, done = read(place, *SMALL, ("/store", "/other")), 0

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
-from tests.unit import tiny, tiny_models
+from tests.unit import reported, tiny, tiny_models
 from threephase_ray import pipeline, planning, scoring
 from threephase_ray.config import Encoder
 from threephase_ray.errors import ResourceError
@@ -40,10 +40,9 @@ def kept(plan: Outline) -> Store:
 
 def predictions(store: Store, name: str, truth: list[str], said: list[str]) -> str:
     """A file as workers write it."""
-    path = store.place(name)
-    pq.write_table(
-        pa.table({"row": range(len(truth)), "label": truth, "predicted": said, "probabilities": [[1.0, 0.0, 0.0]] * len(truth)}), path
-    )
+    columns = {"row": range(len(truth)), "label": truth, "predicted": said, "probabilities": [[1.0, 0.0, 0.0]] * len(truth)}
+    calibration = json.dumps(reported.calibration("test", len(truth)))
+    pq.write_table(pa.table(columns).replace_schema_metadata({"calibration": calibration}), store.place(name))
     return name
 
 
@@ -111,13 +110,18 @@ def test_results_tell_of_every_phase_and_are_shown(
     printed = capsys.readouterr().out
     for word in ("three phases", "75.00%", "plain fine-tuning", "50.00%", "2 of 3", "where the results are"):
         assert word in printed.replace("\n", "")
+    store.write_json(f"{run}/results.json", results)
     assert pipeline.finished_results(outline(place, tmp_path, **knobs), store, run) is None  # the models have not been exported
-    store.write_json(f"{run}/model/encoder/modules.json", [])
+    for kind in ("encoder", "classifier"):
+        store.storage.write(f"{run}/model/{kind}/SHA256SUMS", b"")
     again = pipeline.finished_results(outline(place, tmp_path, **knobs), store, run)
     assert again is not None
     assert again["test"] == json.loads(json.dumps(results["test"]))
     assert all(row["reused"] for row in [*again["phases"], again["baseline"]])
-    assert pipeline.finished_results(outline(place, tmp_path, **knobs, seed=1), store, run) is None
+    predictions(store, f"{run}/validation_predictions.parquet", NAMES, NAMES)
+    predictions(store, f"{run}/validation_baseline_predictions.parquet", NAMES, NAMES)
+    for change in ({"seed": 1}, {"calibrate": False}, {"predict": "validation"}):
+        assert pipeline.finished_results(outline(place, tmp_path, **knobs, **change), store, run) is None, change
 
 
 def test_predictions_of_an_earlier_plan_are_no_result_of_this_one(place: tuple[Encoder, DataSet], tmp_path: Path) -> None:

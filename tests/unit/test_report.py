@@ -153,6 +153,17 @@ def test_calibration_error_is_that_of_studies(kept: Store) -> None:
     assert judging.calibration_error(judging.bins(made)) == pytest.approx(calibration(truth, made.probabilities[None]).error, abs=1e-6)
 
 
+def test_calibration_before_and_after_the_temperature_is_shown(page: Page, kept: Store) -> None:
+    assert "logits divided by the temperature 1.750" in page.text
+    before, after = ("0.500", "25.0 %"), ("0.375", "12.5 %")
+    figures = [before[0], after[0], before[1], after[1]]
+    found = [row for row in page.rows if row[2:] == figures]
+    assert [row[1] for row in found] == ["validation", "test"] * 2
+    none = results(kept)["test"] | {"calibration": reported.calibration("test", 160) | {"temperature": 1.0, "reason": "a reason"}}
+    change(kept, "uncalibrated", {"test": none})
+    assert "as they came from training, for a reason." in pages.check(reports.run(kept, "uncalibrated")).text
+
+
 def test_clusters_stay_together_on_a_map() -> None:
     rng = np.random.default_rng(0)
     kinds = rng.integers(0, 3, 90)

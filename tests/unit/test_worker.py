@@ -96,7 +96,7 @@ def three(start: Callable[..., Run]) -> Run:
 
 @pytest.fixture(scope="module")
 def logistic(start: Callable[..., Run]) -> Run:
-    return start(phases=("finetune",), finetune={"head": "logistic"}, pooling="mean")
+    return start(phases=("finetune",), finetune={"head": "logistic"}, pooling="mean", calibrate=False)
 
 
 def test_every_phase_is_committed(three: Run) -> None:
@@ -140,9 +140,10 @@ def test_predictions_are_those_of_the_finished_model(three: Run, place: tuple[En
     model, split = restore(three.folder(-1)).eval(), place[1].split("test")
     padded = split.padded(np.arange(41))
     with torch.no_grad():
-        expected = torch.softmax(model(torch.from_numpy(padded.tokens), torch.from_numpy(padded.present)), dim=-1)
-    found = np.array(pq.read_table(three.predictions)["probabilities"].to_pylist())
-    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+        logits = model(torch.from_numpy(padded.tokens), torch.from_numpy(padded.present))
+    table = pq.read_table(three.predictions)
+    expected = torch.softmax(logits / json.loads(table.schema.metadata[b"calibration"])["temperature"], dim=-1)
+    np.testing.assert_allclose(np.array(table["probabilities"].to_pylist()), expected.numpy(), atol=1e-5)
 
 
 def test_events_tell_the_course(three: Run) -> None:
@@ -160,8 +161,7 @@ def test_events_tell_the_course(three: Run) -> None:
 def test_a_finished_phase_is_never_written_again(three: Run, place: tuple[Encoder, DataSet]) -> None:
     again = planning.outline(three.plan.config, place[1])
     assert again.missing() == []
-    before, events = three.metrics(0), three.events.read_text()
-    job = vars(three.plan.chain[0].job)
+    before, events, job = three.metrics(0), three.events.read_text(), vars(three.plan.chain[0].job)
     assert work(Plan(three.plan.config.model_dump(mode="json"), place[1].name, three.name, 0, "plain", [job], []), CPU)
     assert three.metrics(0) == before
     assert three.store.damage(job["result"]) is None

@@ -52,6 +52,7 @@ def build(store: Store, name: str) -> Report:
         sizes=sizes(facts, config),
         errors=errors(store, data, facts, split, made.get(OWN)),
         calibration=calibration(made, title),
+        temperatures={titles(title)[who]: test["calibration"] for who, test in tested.items() if "calibration" in test},
         splits=splits(facts),
         checks={kind: check for kind, check in results["data"]["checks"].items() if check["count"]},
         differences=settings.differences(config),

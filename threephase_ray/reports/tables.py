@@ -45,13 +45,18 @@ def markdown(table: Table) -> str:
     """The table in Markdown, the best in bold."""
 
     def cell(each: Cell) -> str:
-        text, beside = (re.sub(r"([\\`*_|<>\[\]])", r"\\\1", part).replace("\n", " ") for part in (each.text, each.beside))
+        text, beside = (literal(part) for part in (each.text, each.beside))
         return (f"**{text}**" if each.strong else text) + (f" ({beside.strip()})" if beside else "")
 
     sides = [":--" if i < table.labels else "--:" for i in range(len(table.columns))]
     lines = [[cell(Cell(column)) for column in table.columns], sides, *([cell(each) for each in row] for row in table.rows)]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{cell(Cell(table.title))}\n\n{body}\n" + (f"\n{cell(Cell(table.note))}\n" if table.note else "")
+
+
+def literal(text: str) -> str:
+    """Text in which nothing is a mark of Markdown, on one line."""
+    return re.sub(r"([\\`*_|<>\[\]~$&])", r"\\\1", " ".join(text.splitlines()))
 
 
 def latex(table: Table) -> str:

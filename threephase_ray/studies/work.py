@@ -49,14 +49,13 @@ class Planned:
 
 
 def plan(config: StudyConfig, planner: Planner, run: Run) -> Planned:
-    """Lay out a run; its name is a hash of its phases' keys.
+    """Lay out a run; its name is a hash of what its results depend on.
 
     Raises:
         JobError: its configuration, or its data, cannot be used.
     """
     outline = planner.outline(arms.configuration(config, run))
-    key = results.key({"keys": pipeline.keys(outline)})[:12]
-    name = f"{config.name[:_SHORT].rstrip('-')}-{key}"
+    name = f"{config.name[:_SHORT].rstrip('-')}-{pipeline.identity(outline)[:12]}"
     return Planned(run, replace(outline, config=outline.config.model_copy(update={"name": name})), f"runs/{name}")
 
 
@@ -65,7 +64,7 @@ def is_done(planned: Planned, store: Store) -> bool:
     outputs = {f"{planned.folder}/results.json", *(job.predictions for job in scoring.tests(planned.outline, planned.folder).values())}
     if not outputs <= set(store.storage.sizes(planned.folder)):
         return False
-    return bool(store.read_json(f"{planned.folder}/results.json")["keys"] == pipeline.keys(planned.outline))
+    return bool(store.read_json(f"{planned.folder}/results.json")["identity"] == pipeline.identity(planned.outline))
 
 
 class Progress(Protocol):
@@ -145,7 +144,8 @@ class Bench:
         if reason:
             self.failed[planned.folder] = reason
         else:
-            pipeline.collect(planned.outline, self.store, planned.folder)
+            found = pipeline.collect(planned.outline, self.store, planned.folder)
+            self.store.write_json(f"{planned.folder}/results.json", found)
             self.forget(planned)
         self._progress.told(planned, reason)
 

@@ -26,6 +26,7 @@ _REFUSED = {
     "skip_nonfinite": "lets damaged steps pass and changes no sound result",
     "baseline": "is not part of a trial",
     "probe": "looks at what was trained and changes no result",
+    "calibrate": "changes probabilities alone, and no score on validation",
     "predict": "looks at what was trained and changes no result",
     "sweep": "is the search itself",
 }
