@@ -23,6 +23,8 @@ from threephase_ray.errors import DataError
 KINDS = {".csv": "csv", ".tsv": "tsv", ".json": "jsonl", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 UNREADABLE = (OSError, EOFError, UnicodeError, zlib.error, lzma.LZMAError, csv.Error, pa.ArrowException)
 
+_LABELS = str | int | float
+
 Open = Callable[[], AbstractContextManager[Any]]  # a text, or the bytes of a Parquet file
 Values = Iterator[tuple[int, Sequence[Any]]]  # line or row number, values of the wanted columns
 Reader = Callable[[Open, str, Sequence[str]], Values]
@@ -60,7 +62,7 @@ def label(value: Any, place: str) -> str | None:
     """A label as text: whole numbers without a point; None where it is missing: None, NaN, empty."""
     if isinstance(value, float):
         value = None if math.isnan(value) else int(value) if value.is_integer() else value
-    if value is None or isinstance(value, str | int | float):
+    if value is None or isinstance(value, _LABELS):
         name = "" if value is None else str(value).strip()
         return None if name in ("", "nan", "NaN") else name
     raise DataError(f"{place}: the label is a {type(value).__name__}: {value!r:.60}; labels must be text or numbers, one a row and level")
@@ -138,7 +140,10 @@ def _plain(column: Any) -> list[Any]:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type):
-        column = column.cast(pa.large_binary())
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid:
+            column = column.cast(pa.large_binary())
     if not pa.types.is_large_binary(column.type) and not pa.types.is_binary(column.type):
         return list(column.to_pylist())
     return [value if value is None else value.decode("utf-8", "surrogateescape") for value in column.to_pylist()]
