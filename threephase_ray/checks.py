@@ -71,7 +71,8 @@ _DECK = """
 _CLASSES = "CREATE TEMP TABLE classes AS SELECT min(rowid) AS first, count(*) AS size FROM deck GROUP BY label"
 _DRAWN = "min(size - 1, max(1, round(size * :share)))"  # of each class
 _DRAW = (
-    f"UPDATE rows SET split = :split WHERE id IN (SELECT id FROM classes JOIN deck ON deck.rowid >= first AND deck.rowid < first + {_DRAWN})",
+    f"""UPDATE rows SET split = :split WHERE id IN
+        (SELECT id FROM classes JOIN deck ON deck.rowid >= first AND deck.rowid < first + {_DRAWN})""",
     """UPDATE rows SET split = :split WHERE split = 'train' AND id IN copies
        AND digest IN (SELECT digest FROM rows WHERE split = :split AND id IN copies)""",
     f"UPDATE classes SET first = first + {_DRAWN}, size = size - {_DRAWN}",

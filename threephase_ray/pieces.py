@@ -41,6 +41,11 @@ class Encoded:
 class Pieces:
     """Encodes texts as the tokenizer does, with its special tokens, and keeps `length` tokens at most, those special ones included."""
 
+    _numbers: defaultdict[str, int]  # numbers a new piece when it is asked for
+    _tokens: NDArray[np.int32]  # of all pieces, one after the other
+    _words: NDArray[np.uint8]
+    _ends: Ints  # piece k has the tokens from `_ends[k]` to `_ends[k + 1]`
+
     def __init__(self, tokenizer: Tokenizer, length: int, *, left: bool = False) -> None:
         """`tokenizer` neither pads nor truncates; `left`: of a long text the end is kept."""
         self._tokenizer, self._left = tokenizer, left
@@ -86,17 +91,16 @@ class Pieces:
         return numbers
 
     def _forget(self) -> None:
-        """No piece is known: piece k has the tokens from `_ends[k]` to `_ends[k + 1]`."""
-        self._numbers = defaultdict[str, int](count().__next__)  # numbers a new piece when it is asked for
-        self._tokens, self._words = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8)
-        self._ends: Ints = np.zeros(1, dtype=np.int64)
+        """Start with no piece."""
+        self._numbers = defaultdict(count().__next__)
+        self._tokens, self._words, self._ends = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8), np.zeros(1, dtype=np.int64)
 
 
 def cuts(tokenizer: Tokenizer) -> bool:
     """Whether the tokens of a text are those of its pieces.
 
-    So it is where normalisers look at characters only, and the text is then cut at blanks: by BERT's pre-tokenizer, at white space, or by the
-    pattern of GPT-2, in which a blank opens a word and never ends one; unless an added token holds or swallows blanks.
+    So it is where normalisers look at characters only, and the text is then cut at blanks: by BERT's pre-tokenizer, at white space, or
+    by the pattern of GPT-2, in which a blank opens a word and never ends one; unless an added token holds blanks or swallows them.
     """
     state = json.loads(tokenizer.to_str())
     tokens = [token for token in state["added_tokens"] if token["rstrip"] or re.search(r"\s", token["content"])]
