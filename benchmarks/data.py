@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--encoder", default="demo:all-minilm-l6-v2", help="whose tokenizer is used")
     parser.add_argument("--length", type=int, default=64, help="tokens of a text at most")
     parser.add_argument("--pair", type=int, default=300_000, help="rows over which preparation and datasets.map are compared")
-    parser.add_argument("--rounds", type=int, default=5, help="how often; the ratio is the median")
+    parser.add_argument("--rounds", type=int, default=5, help="how often, 0: not at all; the ratio is the median")
     parser.add_argument("--rows", type=int, nargs="*", default=[], help="numbers of rows at which preparation and start are measured")
     parser.add_argument("--out", type=Path, help="the JSON file to write")
     for hidden in ("--measure", "--path", "--warm"):
@@ -217,10 +217,11 @@ def main() -> None:
     for scale in scales:
         scale["prepare"]["rows_per_cpu_second"] = round(scale["rows"] / scale["prepare"]["cpu_seconds"])
     facts = hardware() | {"texts": asked.texts.parent.name, "encoder": asked.encoder, "max_length": asked.length}
-    pair = {"rows": asked.pair, "ours_is_faster_by": statistics.median(ratios), "ratios": ratios, "rounds": rounds}
+    middle = statistics.median(ratios) if ratios else None
+    pair = {"rows": asked.pair, "ours_is_faster_by": middle, "ratios": ratios, "rounds": rounds}
     if asked.out:
         asked.out.write_text(json.dumps(facts | {"pair": pair, "scales": scales}, indent=1))
-    print(json.dumps({"ours is faster by": pair["ours_is_faster_by"], "ratios": ratios}))
+    print("ours is faster by", middle, ratios)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,6 @@ from threephase_ray.errors import DataError
 KINDS = {".csv": "csv", ".tsv": "tsv", ".json": "jsonl", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 UNREADABLE = (OSError, EOFError, UnicodeError, zlib.error, lzma.LZMAError, csv.Error, pa.ArrowException)
 
-_LABELS = str | int | float
-
 Open = Callable[[], AbstractContextManager[Any]]  # a text, or the bytes of a Parquet file
 Values = Iterator[tuple[int, Sequence[Any]]]  # line or row number, values of the wanted columns
 Reader = Callable[[Open, str, Sequence[str]], Values]
@@ -62,7 +60,7 @@ def label(value: Any, place: str) -> str | None:
     """A label as text: whole numbers without a point; None where it is missing: None, NaN, empty."""
     if isinstance(value, float):
         value = None if math.isnan(value) else int(value) if value.is_integer() else value
-    if value is None or isinstance(value, _LABELS):
+    if value is None or isinstance(value, str | int | float):
         name = "" if value is None else str(value).strip()
         return None if name in ("", "nan", "NaN") else name
     raise DataError(f"{place}: the label is a {type(value).__name__}: {value!r:.60}; labels must be text or numbers, one a row and level")
@@ -124,9 +122,9 @@ def _json_lines(opened: Open, name: str, columns: Sequence[str]) -> Values:
 
 
 def _parquet(opened: Open, name: str, columns: Sequence[str]) -> Values:
-    """Rows of a Parquet file; its texts are bytes until they are decoded here, since Parquet does not check them."""
+    """Rows of a Parquet file; whether its texts are characters is found out here, since Parquet does not check them."""
     with opened() as file:
-        table = pq.ParquetFile(file)
+        table = pq.ParquetFile(file, pre_buffer=False)  # which would keep what was read, to the end of the file
         positions(table.schema_arrow.names, columns, name)
         number = 0
         for batch in table.iter_batches(batch_size=1024, columns=list(dict.fromkeys(columns))):
