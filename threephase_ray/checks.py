@@ -33,18 +33,18 @@ CHECKS = {
     "bad_encoding": Check("SELECT id FROM rows WHERE bad"),
     "missing_label": Check("SELECT id FROM rows WHERE label IS NULL AND split <> 'unlabelled'", drops=("train", "validation", "test")),
     "duplicate": Check(
-        """SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY split, digest, labels ORDER BY row) AS nth FROM rows)
-           WHERE nth > 1"""
+        """SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY split, digest, labels ORDER BY row) AS nth FROM rows
+           WHERE id IN copies) WHERE nth > 1"""
     ),
     "conflicting_label": Check(
-        """SELECT id FROM rows WHERE (split, digest) IN
-           (SELECT split, digest FROM rows GROUP BY split, digest HAVING count(DISTINCT labels) > 1)""",
+        """SELECT id FROM rows WHERE id IN copies AND (split, digest) IN
+           (SELECT split, digest FROM rows WHERE id IN copies GROUP BY split, digest HAVING count(DISTINCT labels) > 1)""",
         unit="texts",
         drops=("train",),
     ),
     "overlap": Check(  # a text that is both labelled for training and unlabelled does no harm
-        """SELECT id FROM rows WHERE digest IN
-           (SELECT digest FROM rows GROUP BY digest HAVING count(DISTINCT split) > 1 AND max(split IN ('validation', 'test')))""",
+        """SELECT id FROM rows WHERE id IN copies AND digest IN (SELECT digest FROM rows WHERE id IN copies GROUP BY digest
+           HAVING count(DISTINCT split) > 1 AND max(split IN ('validation', 'test')))""",
         unit="texts",
         drops=("train", "unlabelled"),
     ),
@@ -55,15 +55,28 @@ CHECKS = {
     ),
 }
 _WORDS = Check("SELECT id FROM rows WHERE outside")  # what `data.words` leaves out is reported as if a check had dropped it
-_DRAW = """
-    UPDATE rows SET split = :split WHERE split = 'train' AND digest IN (
-        SELECT digest FROM (
-            SELECT digest,
-                   row_number() OVER (PARTITION BY label ORDER BY draw, digest) AS nth,
-                   count(*) OVER (PARTITION BY label) AS size
-            FROM (SELECT digest, min(label) AS label, draw FROM rows WHERE split = 'train' GROUP BY digest)
-            WHERE digest NOT IN (SELECT digest FROM rows WHERE split IN ('validation', 'test')))
-        WHERE nth <= min(size - 1, max(1, round(size * :share))))"""
+# Rows whose texts may be equal, since their draws are: whatever compares rows by their texts looks at these and not at all.
+_COPIES = (
+    "CREATE TEMP TABLE copies (id INTEGER PRIMARY KEY)",
+    "INSERT INTO copies SELECT id FROM rows WHERE draw IN (SELECT draw FROM rows GROUP BY draw HAVING count(*) > 1)",
+)
+# A row of each text that may be drawn, classes one after the other, each in the order in which it is drawn from.
+_DECK = """
+    CREATE TEMP TABLE deck AS SELECT id, label FROM (
+        SELECT id, label, draw, digest FROM rows WHERE split = 'train' AND id NOT IN copies
+        UNION ALL
+        SELECT min(id), min(label), draw, digest FROM rows WHERE split <> 'unlabelled' AND id IN copies
+        GROUP BY digest HAVING min(split = 'train'))
+    ORDER BY label, draw, digest"""
+_CLASSES = "CREATE TEMP TABLE classes AS SELECT min(rowid) AS first, count(*) AS size FROM deck GROUP BY label"
+_DRAWN = "min(size - 1, max(1, round(size * :share)))"  # of each class
+_DRAW = (
+    f"""UPDATE rows SET split = :split WHERE id IN
+        (SELECT id FROM classes JOIN deck ON deck.rowid >= first AND deck.rowid < first + {_DRAWN})""",
+    """UPDATE rows SET split = :split WHERE split = 'train' AND id IN copies
+       AND digest IN (SELECT digest FROM rows WHERE split = :split AND id IN copies)""",
+    f"UPDATE classes SET first = first + {_DRAWN}, size = size - {_DRAWN}",
+)
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -88,16 +101,21 @@ def stage(db: sqlite3.Connection, found: dict[str, list[sources.Origin]], data: 
 
 
 def _staged(split: str, origins: list[sources.Origin], data: config.Data, seed: int) -> Iterator[tuple[Any, ...]]:
-    """Rows of a split as the table holds them; equal texts have the same digest and the same draw."""
-    salt = seed.to_bytes(8, "big")
+    """Rows of a split as the table holds them; equal texts have the same digest and the same draw.
+
+    Digests are byte arrays and flags whole numbers, which SQLite takes as they are; bytes and truth values it would adapt, one by one.
+    """
+    salted = blake2b(digest_size=7, key=seed.to_bytes(8, "big"))
     raw = chain.from_iterable(sources.read(origin, data, labelled=split != "unlabelled") for origin in origins)
     for row, (given, names) in enumerate(raw):
         text, bad_text = _clean(given if given is not None else "")
         label, labels, bad_label = _labels(names)
         digest = blake2b(text.encode(), digest_size=16).digest()
-        draw = int.from_bytes(blake2b(digest, digest_size=7, key=salt).digest(), "big")
-        empty = not any(letter.isprintable() and letter != " " for letter in text)
-        yield split, row, label, labels, digest, draw, empty, bad_text or bad_label, _outside(text, data.words), text
+        draw = salted.copy()
+        draw.update(digest)
+        empty = not any(map(str.isprintable, text.replace(" ", "")))
+        flags = int(empty), int(bad_text or bad_label), int(_outside(text, data.words))
+        yield split, row, label, labels, bytearray(digest), int.from_bytes(draw.digest(), "big"), *flags, text
 
 
 def _outside(text: str, words: tuple[int, int | None] | None) -> bool:
@@ -108,7 +126,7 @@ def _outside(text: str, words: tuple[int, int | None] | None) -> bool:
     return count < least or (most is not None and count > most)
 
 
-@lru_cache
+@lru_cache(maxsize=10_000)
 def _labels(names: tuple[str | None, ...]) -> tuple[str | None, str, bool]:
     """The finest label, all levels as JSON, and whether one holds what is no character; a row lacks all levels or none."""
     if None in names:
@@ -134,17 +152,28 @@ def gate(db: sqlite3.Connection, data: config.Data, missing: dict[str, float], s
     """
     policies: dict[str, str] = data.checks.model_dump()
     levels = len(data.label_columns)
+    for statement in _COPIES:
+        db.execute(statement)
     report = {kind: _check(db, CHECKS[kind], policies[kind], levels) for kind in RAW}
     if data.words is not None:
         report["words"] = _check(db, _WORDS, "drop", levels)
     _require(db, ("train",), report)
-    for split, share in missing.items():
-        db.execute(_DRAW, {"split": split, "share": share})
+    if missing:
+        _draw(db, missing)
     subsets.take(db, data, seed)
     report |= {kind: _check(db, check, policies[kind], levels) for kind, check in CHECKS.items() if kind not in RAW}
     _refuse(report)
     _require(db, ("train", "validation", "test"), report)
     return report
+
+
+def _draw(db: sqlite3.Connection, missing: dict[str, float]) -> None:
+    """Draw splits from the training split, one after the other: of each class a share of its texts, with all their rows."""
+    for statement in (_DECK, _CLASSES):
+        db.execute(statement)
+    for split, share in missing.items():
+        for statement in _DRAW:
+            db.execute(statement, {"split": split, "share": share})
 
 
 def split_sizes(db: sqlite3.Connection) -> dict[str, int]:

@@ -15,6 +15,7 @@ from threephase_ray.checks import Progress
 from threephase_ray.console import console
 from threephase_ray.errors import DataError, ResourceError
 from threephase_ray.lock import Lock
+from threephase_ray.pieces import Pieces
 from threephase_ray.store import Store, key
 
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ def _make(planned: Plan, folder: Path, progress: Progress) -> None:
         report = checks.gate(db, data, planned.missing, planned.seed)
         names, classes = _label_names(db, len(data.label_columns))
         length = data.max_length if data.max_length is not None else _max_length(db, tokenizer, planned.limit)
-        writer = shards.Writer(folder, [_numbers(level) for level in names], shards.truncating(tokenizer, length), data.shard_rows)
+        known = Pieces(shards.plain(tokenizer), length, left=tokenizer.truncation_side == "left")
+        writer = shards.Writer(folder, [_numbers(level) for level in names], known, data.shard_rows)
         splits = {split: writer.write(split, db, size, progress) for split, size in checks.split_sizes(db).items()}
     (folder / "rows.sqlite").unlink()
     tokenizer.save_pretrained(folder / "tokenizer")
@@ -160,8 +162,7 @@ def _database(path: Path) -> sqlite3.Connection:
 def _label_names(db: sqlite3.Connection, levels: int) -> tuple[list[list[str]], int]:
     """Names of each level, those of the training split first, each part sorted; and how many of the finest occur in training."""
     trained, others = [set[str]() for _ in range(levels)], [set[str]() for _ in range(levels)]
-    query = "SELECT labels, max(split = 'train') FROM rows WHERE label IS NOT NULL GROUP BY labels"
-    for labels, in_training in db.execute(query):
+    for labels, in_training in db.execute("SELECT DISTINCT labels, split = 'train' FROM rows WHERE label IS NOT NULL"):
         for names, name in zip(trained if in_training else others, json.loads(labels), strict=True):
             names.add(name)
     return [sorted(seen) + sorted(unseen - seen) for seen, unseen in zip(trained, others, strict=True)], len(trained[-1])

@@ -122,9 +122,9 @@ def _json_lines(opened: Open, name: str, columns: Sequence[str]) -> Values:
 
 
 def _parquet(opened: Open, name: str, columns: Sequence[str]) -> Values:
-    """Rows of a Parquet file; its texts are bytes until they are decoded here, since Parquet does not check them."""
+    """Rows of a Parquet file; whether its texts are characters is found out here, since Parquet does not check them."""
     with opened() as file:
-        table = pq.ParquetFile(file)
+        table = pq.ParquetFile(file, pre_buffer=False)  # which would keep what was read, to the end of the file
         positions(table.schema_arrow.names, columns, name)
         number = 0
         for batch in table.iter_batches(batch_size=1024, columns=list(dict.fromkeys(columns))):
@@ -138,7 +138,10 @@ def _plain(column: Any) -> list[Any]:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type):
-        column = column.cast(pa.large_binary())
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid:
+            column = column.cast(pa.large_binary())
     if not pa.types.is_large_binary(column.type) and not pa.types.is_binary(column.type):
         return list(column.to_pylist())
     return [value if value is None else value.decode("utf-8", "surrogateescape") for value in column.to_pylist()]

@@ -52,8 +52,9 @@ class Split:
         tokens = np.full(present.shape, self._pad, dtype=np.int64)
         words = np.full(present.shape, SPECIAL, dtype=np.uint8)
         shards = np.searchsorted(self._starts, rows, side="right") - 1
-        for i, (row, shard, length) in enumerate(zip(rows, shards, lengths, strict=True)):
-            start = self._offsets[shard][row - self._starts[shard]]
+        places = rows - self._starts[shards]
+        for i, (shard, place, length) in enumerate(zip(shards.tolist(), places.tolist(), lengths.tolist(), strict=True)):
+            start = self._offsets[shard].item(place)
             tokens[i, :length] = self._tokens[shard][start : start + length]
             words[i, :length] = self._words[shard][start : start + length]
         return Padded(tokens, words, present)
@@ -93,6 +94,16 @@ class DataSet:
         """The tokenizer that made the data set."""
         return AutoTokenizer.from_pretrained(self.folder / "tokenizer", trust_remote_code=False)
 
+    @cached_property
+    def pad_id(self) -> int:
+        """The token that fills short rows."""
+        return int(self.tokenizer.pad_token_id)
+
+    @cached_property
+    def mask_id(self) -> int:
+        """The token that hides another."""
+        return int(self.tokenizer.mask_token_id)
+
     def split(self, *names: str) -> Split:
         """One split, or several as one; names that the data set lacks are left out."""
         key = "+".join(names)
@@ -100,5 +111,5 @@ class DataSet:
             shards = [
                 self.folder / shard for name in names if name in self.facts["splits"] for shard in self.facts["splits"][name]["shards"]
             ]
-            self._splits[key] = Split(shards, int(self.tokenizer.pad_token_id))
+            self._splits[key] = Split(shards, self.pad_id)
         return self._splits[key]

@@ -5,6 +5,8 @@ any number of workers. Arrays are numpy, `n` sequences of at most `t` tokens; `w
 word, 1 where it starts one and 2 where it is special (or padding) and never touched.
 """
 
+from functools import lru_cache, reduce
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,11 +21,22 @@ IGNORED = -100  # a target that counts in no loss
 
 def uniform(key: tuple[int, ...], visits: Ints, length: int) -> Floats:
     """Uniform numbers in [0, 1), shape [n, length], for visits [n, columns]: a counter-based generator (SplitMix64)."""
-    state = np.zeros((len(visits), 1), dtype=np.uint64)
-    for part in (*key, *visits.T):
-        state = _mix(state ^ np.asarray(part, dtype=np.int64).astype(np.uint64).reshape(-1, 1))
+    state = _keyed(key)
+    for column in visits.T:
+        state = _mixed(state, column)
     bits = _mix(state + _GOLDEN * np.arange(1, length + 1, dtype=np.uint64))
     return (bits >> np.uint64(11)) / 2.0**53
+
+
+@lru_cache
+def _keyed(key: tuple[int, ...]) -> NDArray[np.uint64]:
+    """The generator's state [1, 1] after a key."""
+    return reduce(_mixed, key, np.zeros((1, 1), dtype=np.uint64))
+
+
+def _mixed(state: NDArray[np.uint64], part: Ints | int) -> NDArray[np.uint64]:
+    """The state [n, 1] after a further part of the key, one number or one for each row."""
+    return _mix(state ^ np.asarray(part, dtype=np.int64).astype(np.uint64).reshape(-1, 1))
 
 
 def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -55,10 +68,11 @@ def chosen(words: NDArray[np.uint8], draws: Floats, ratio: float, whole_words: b
 def delete(tokens: Ints, present: Bools, hit: Bools, pad: int) -> tuple[Ints, Bools]:
     """Remove the tokens that were hit and close the gaps: tokens [n, s] and presence [n, s], s the longest that is left."""
     kept = present & ~hit
-    longest = int(kept.sum(axis=1).max())
-    order = np.argsort(~kept, axis=1, kind="stable")[:, :longest]
-    kept = np.take_along_axis(kept, order, axis=1)
-    return np.where(kept, np.take_along_axis(tokens, order, axis=1), pad), kept
+    counts = kept.sum(axis=1)
+    left = np.arange(counts.max()) < counts[:, None]
+    closed = np.full(left.shape, pad, dtype=tokens.dtype)
+    closed[left] = tokens[kept]
+    return closed, left
 
 
 def mask(tokens: Ints, hit: Bools, mask_id: int) -> Ints:

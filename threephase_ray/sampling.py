@@ -4,7 +4,7 @@ Every sampler is a pure function of its arguments, seeded by (seed, epoch), and 
 step is exact. A visit is a pair (row, copy); a step is an array of visits [b, 2].
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,7 @@ def length_grouped(lengths: Ints, batch: int, seed: int, epoch: int, window: int
     steps: list[Ints] = []
     for part in np.array_split(order, max(1, round(len(order) / (batch * window)))):
         part = part[np.argsort(lengths[part], kind="stable")]
-        steps += [first_visits(rows) for rows in np.array_split(part, -(-len(part) // batch))]
+        steps += np.array_split(first_visits(part), -(-len(part) // batch))
     return [steps[i] for i in rng.permutation(len(steps))]
 
 
@@ -72,20 +72,18 @@ def class_balanced(classes: list[Ints], batch: int, group: int, uniform: bool, r
         order = np.concatenate(rounds)[: steps * slots]
     else:
         order = rng.permutation(np.repeat(np.arange(len(classes)), [-(-len(visits) // group) for visits in classes]))
-    cycles = [_cycle(visits) for visits in classes]
-    groups = [np.stack([next(cycles[k]) for _ in range(group)]) for k in order]
-    parts = np.array_split(np.arange(len(groups)), max(1, -(-len(groups) // slots)))
-    return [np.concatenate([groups[i] for i in part]) for part in parts]
+    groups = np.empty((len(order), group, 2), dtype=np.int64)
+    wanted = np.bincount(order, minlength=len(classes))
+    for visits, places in zip(classes, np.split(np.argsort(order, kind="stable"), np.cumsum(wanted)[:-1]), strict=True):
+        groups[places] = _repeated(visits, len(places) * group).reshape(-1, group, 2)
+    return [part.reshape(-1, 2) for part in np.array_split(groups, max(1, -(-len(groups) // slots)))]
 
 
-def _cycle(visits: Ints) -> Iterator[Ints]:
-    """The visits again and again; each further round raises the copy number above all before it."""
-    copies = int(visits[:, 1].max()) + 1
-    lap = 0
-    while True:
-        for row, copy in visits:
-            yield np.array([row, copy + lap * copies])
-        lap += 1
+def _repeated(visits: Ints, count: int) -> Ints:
+    """The first `count` of the visits again and again; each further round raises the copy number above all before it."""
+    lap, place = np.divmod(np.arange(count), len(visits))
+    repeated: Ints = visits[place] + np.column_stack([np.zeros_like(lap), lap * (visits[:, 1].max() + 1)])
+    return repeated
 
 
 def balanced_pairs(classes: list[Ints], count: int, rng: np.random.Generator) -> Ints:

@@ -9,19 +9,23 @@ import json
 import sqlite3
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
+
+from threephase_ray.pieces import Pieces
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-BATCH = 128  # texts tokenised at once
+BATCH = 1024  # texts tokenised at once
 COLUMNS = [("row", pa.int64()), ("tokens", pa.list_(pa.int32())), ("words", pa.list_(pa.uint8()))]
 
 
@@ -31,19 +35,6 @@ def plain(tokenizer: "PreTrainedTokenizerBase") -> Tokenizer:
     copy.no_padding()
     copy.no_truncation()
     return copy
-
-
-def truncating(tokenizer: "PreTrainedTokenizerBase", length: int) -> Tokenizer:
-    """A copy that keeps `length` tokens, special ones included."""
-    copy = plain(tokenizer)
-    copy.enable_truncation(length, direction=tokenizer.truncation_side)
-    return copy
-
-
-def _words(encoding: Encoding) -> list[int]:
-    """For each token: 0 continues a word, 1 starts one, 2 is special."""
-    words = encoding.word_ids
-    return [2 if word is None else int(word != before) for before, word in zip([None, *words], words, strict=False)]
 
 
 @dataclass
@@ -75,7 +66,7 @@ class Writer:
 
     folder: Path
     numbers: list[dict[str | None, int]]
-    tokenizer: Tokenizer
+    pieces: Pieces
     shard_rows: int
 
     def write(self, split: str, db: sqlite3.Connection, size: int, progress: Callable[[str, int, int], None]) -> dict[str, Any]:
@@ -84,22 +75,28 @@ class Writer:
         shards: list[str] = []
         rows = db.execute("SELECT row, text, labels FROM rows WHERE split = ? ORDER BY id", (split,))
         schema = pa.schema([*COLUMNS, ("labels", pa.list_(pa.int32(), len(self.numbers)))])
+        label = cache(self._label)
         for first in range(0, size, self.shard_rows):
             parts = []
             for done in range(first, last := min(first + self.shard_rows, size), BATCH):
-                parts.append(pa.record_batch(self._encode(rows.fetchmany(min(BATCH, last - done)), tally), schema=schema))
+                numbers, texts, names = zip(*rows.fetchmany(min(BATCH, last - done)), strict=True)
+                parts.append(pa.record_batch(self._encode(numbers, texts, map(label, names), tally), schema=schema))
                 progress(f"tokenising {split}", done + parts[-1].num_rows, size)
             shards.append(f"{split}-{len(shards):05}.arrow")
             with pa.ipc.new_file(self.folder / shards[-1], schema) as file:
                 file.write_batch(pa.concat_batches(parts))
         return tally.describe(len(self.numbers[-1]) - 1) | {"shards": shards}
 
-    def _encode(self, batch: list[tuple[int, str, str]], tally: _Tally) -> list[list[Any]]:
+    def _label(self, names: str) -> list[int]:
+        """The numbers of a row's labels."""
+        return [numbers[name] for numbers, name in zip(self.numbers, json.loads(names), strict=True)]
+
+    def _encode(self, numbers: tuple[int, ...], texts: tuple[str, ...], labels: Iterable[list[int]], tally: _Tally) -> list[pa.Array]:
         """The columns of some rows."""
-        rows, texts, names = zip(*batch, strict=True)
-        encodings = self.tokenizer.encode_batch(list(texts))
-        labels = [[numbers[name] for numbers, name in zip(self.numbers, json.loads(row), strict=True)] for row in names]
-        tally.lengths.update(map(len, encodings))
-        tally.classes.update(row[-1] for row in labels)
-        tally.truncated += sum(bool(encoding.overflowing) for encoding in encodings)
-        return [list(rows), [encoding.ids for encoding in encodings], [_words(encoding) for encoding in encodings], labels]
+        encoded = self.pieces.encode(texts)
+        levels = np.array([*labels], dtype=np.int32)
+        tally.lengths.update(np.diff(encoded.offsets).tolist())
+        tally.classes.update(levels[:, -1].tolist())
+        tally.truncated += encoded.truncated
+        lists = [pa.ListArray.from_arrays(encoded.offsets, values) for values in (encoded.tokens, encoded.words)]
+        return [pa.array(numbers, pa.int64()), *lists, pa.FixedSizeListArray.from_arrays(levels.ravel(), levels.shape[1])]

@@ -130,10 +130,10 @@ def read(origin: Origin, data: config.Data, *, labelled: bool) -> Iterator[Row]:
     levels = len(data.label_columns)
     columns = [data.text_column, *(data.label_columns if labelled else ())]
     values = origin.values(columns) if isinstance(origin, HubSplit) else origin.values(columns, data.encoding)
-    unit = "row" if isinstance(origin, HubSplit) or origin.kind == "parquet" else "line"
+    name, unit = origin.name, "row" if isinstance(origin, HubSplit) or origin.kind == "parquet" else "line"
     for number, (text, *labels) in values:
-        place = f"{origin.name}, {unit} {number}"
-        yield formats.text(text, place), tuple(formats.label(label, place) for label in labels) if labelled else (None,) * levels
+        place = f"{name}, {unit} {number}"
+        yield formats.text(text, place), tuple([formats.label(label, place) for label in labels]) if labelled else (None,) * levels
 
 
 def _source(source: str) -> dict[str, list[Origin]]:

@@ -31,6 +31,8 @@ def take(db: sqlite3.Connection, data: config.Data, seed: int) -> None:
     Raises:
         ConfigError: a subset too small for its classes, or class sizes that the rows do not allow.
     """
+    if not data.rows.draws:
+        return
     for split in ("train", "validation", "test"):
         sizes = dict(db.execute("SELECT label, count(*) FROM rows WHERE split = ? GROUP BY label ORDER BY label", (split,)))
         if (kept := _kept(split, sizes, data.rows, seed)) is not None:

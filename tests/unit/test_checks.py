@@ -1,3 +1,5 @@
+import random
+import sqlite3
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -5,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.unit import tiny
-from threephase_ray import checks, data
+from threephase_ray import checks, config, data, sources
 from threephase_ray.errors import DataError
 
 # For each kind: further rows of each split, what is counted, its number, and the rows that `drop` leaves of each split.
@@ -114,6 +116,37 @@ def test_missing_splits_are_drawn_from_each_class_alike(tmp_path: Path) -> None:
     assert counts["validation"] == {"a": 18, "b": 9, "c": 1}
     assert counts["train"] == {"a": 72, "b": 36, "c": 1, "d": 1, "e": 1}
     assert sorted(row["row"] for found in splits.values() for row in found) == list(range(len(rows)))
+
+
+@pytest.mark.parametrize("missing", [{"test": 0.35, "validation": 0.2}, {"validation": 0.3}])
+def test_splits_are_drawn_one_after_the_other_from_the_front_of_each_class(tmp_path: Path, missing: dict[str, float]) -> None:
+    """As a loop over the texts draws them: all rows of a text follow it, its class is the first of its labels, given texts stay."""
+    rng = random.Random(0)  # noqa: S311
+    tiny.write_csv(tmp_path / "train.csv", [(f"text {rng.randrange(150)}", rng.choice("aabbbc")) for _ in range(400)] + [("lonely", "d")])
+    tiny.write_csv(tmp_path / "unlabelled.csv", [(f"text {i}",) for i in range(120, 170)], ["text"])
+    if "test" not in missing:
+        tiny.write_csv(tmp_path / "test.csv", [(f"text {i}", "a") for i in range(40)])
+    asked = config.Data(source=str(tmp_path), checks=dict.fromkeys(checks.CHECKS, "keep"))
+    db = sqlite3.connect(":memory:")
+    checks.stage(db, sources.find(asked), asked, 3, lambda *_: None)
+    staged = db.execute("SELECT split, digest, label, draw FROM rows ORDER BY id").fetchall()
+    checks.gate(db, asked, missing, 3)
+
+    given = {digest for split, digest, *_ in staged if split == "test"}
+    labels: dict[tuple[int, bytes], str] = {}
+    for split, digest, label, draw in staged:
+        if split == "train" and digest not in given:
+            labels[draw, digest] = min(label, labels.get((draw, digest), label))
+    classes = {name: [digest for (_, digest), label in sorted(labels.items()) if label == name] for name in "abcd"}
+    drawn: dict[bytes, str] = {}
+    for split, share in missing.items():
+        for name, digests in classes.items():
+            count = min(len(digests) - 1, max(1, int(len(digests) * share + 0.5)))
+            drawn |= dict.fromkeys(digests[:count], split)
+            classes[name] = digests[count:]
+    expected = [drawn.get(digest, split) if split == "train" else split for split, digest, *_ in staged]
+    assert [split for (split,) in db.execute("SELECT split FROM rows ORDER BY id")] == expected
+    assert {*expected} == {"train", "validation", "test", "unlabelled"}
 
 
 def test_the_seed_alone_decides_what_is_drawn(tmp_path: Path) -> None:

@@ -38,7 +38,9 @@ def expected(folder: Path, words: PreTrainedTokenizerFast) -> tuple[NDArray[np.f
     model = restore(folder).eval()
     assert isinstance(model, Classifier)
     embeddings, logits = [], []
-    for encoding in shards.truncating(words, MAX_LENGTH).encode_batch(TEXTS):
+    tokenizer = shards.plain(words)
+    tokenizer.enable_truncation(MAX_LENGTH)
+    for encoding in tokenizer.encode_batch(TEXTS):
         ids, mask = torch.tensor([encoding.ids]), torch.ones(1, len(encoding.ids), dtype=torch.bool)
         with torch.no_grad():
             embeddings.append(model.embedder(ids, mask).numpy())

@@ -1,3 +1,4 @@
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -115,6 +116,20 @@ def test_class_balanced_is_a_pure_function_of_seed_and_epoch() -> None:
     for uniform in (True, False):
         assert same(balanced(labels, 24, 4, uniform, 3)[1], balanced(labels, 24, 4, uniform, 3)[1])
         assert not same(balanced(labels, 24, 4, uniform, 3)[1], balanced(labels, 24, 4, uniform, 4)[1])
+
+
+@pytest.mark.parametrize("uniform", [True, False])
+def test_a_class_that_runs_out_starts_again_with_further_copies(uniform: bool) -> None:
+    """The groups of a class are its visits in order, and again with higher copy numbers, as a loop over them says."""
+    for seed in range(5):
+        labels = skewed(seed)
+        classes, steps = balanced(labels, 24, 4, uniform, epoch=seed)
+        read = np.concatenate(steps)
+        for visits in classes:
+            own = read[labels[read[:, 0]] == labels[visits[0, 0]]]
+            copies = visits[:, 1].max() + 1
+            looped = itertools.islice(itertools.cycle(visits), len(own))
+            assert own.tolist() == [[row, copy + i // len(visits) * copies] for i, (row, copy) in enumerate(looped)]
 
 
 def test_one_class_alone_can_be_sampled() -> None:

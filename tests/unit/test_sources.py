@@ -4,8 +4,10 @@ import gzip
 import json
 import lzma
 import os
+import secrets
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,6 +107,20 @@ def test_stray_quotes_in_a_tsv_are_text(tmp_path: Path) -> None:
 def test_huge_fields_are_read(tmp_path: Path) -> None:
     tiny.write_csv(tmp_path / "a.csv", [("word " * 100_000, "x")])
     assert len(read(str(tmp_path / "a.csv"))[0][0] or "") == 499_999
+
+
+def test_of_a_parquet_file_only_a_row_group_is_held(tmp_path: Path) -> None:
+    with pq.ParquetWriter(tmp_path / "a.parquet", pa.schema([("text", pa.string()), ("label", pa.string())])) as file:
+        for _ in range(20):
+            file.write_table(pa.table({"text": [secrets.token_hex(500) for _ in range(200)], "label": ["x"] * 200}))
+    asked = config.Data(source=str(tmp_path / "a.parquet"))
+    rows = sources.read(sources.find(asked)["train"][0], asked, labelled=True)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in rows) == 4000
+        assert tracemalloc.get_traced_memory()[1] < (tmp_path / "a.parquet").stat().st_size / 3
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def collate(config: Config, data: DataSet, split: Split, visits: Ints, step: Int
         padded = split.padded(visits[:, 0])
         draws = noise.uniform((config.seed, epoch), visits, padded.tokens.shape[1])
         hit = stop_words(data, padded.tokens, padded.words) & noise.chosen(padded.words, draws, share, whole_words=True)
-        ids, present = noise.delete(padded.tokens, padded.present, hit & copies[:, None], int(data.tokenizer.pad_token_id))
+        ids, present = noise.delete(padded.tokens, padded.present, hit & copies[:, None], data.pad_id)
         batch |= {"ids": torch.from_numpy(ids), "mask": torch.from_numpy(present)}
     return batch | {"total": len(step)}
 

@@ -138,17 +138,16 @@ def corrupted(config: Config, data: DataSet, split: Split, visits: Ints, epoch: 
     whole_words = config.dae.noise == "word_deletion"
     hit = noise.chosen(clean.words, draws, config.dae.noise_ratio, whole_words)
     wanted = clean.present & (visits[:, :1] >= 0)
-    mask_id = int(data.tokenizer.mask_token_id)
     if config.dae.objective == "permutation":
-        return permuted(clean.tokens, clean.present, noise.ranks(clean.words, draws, hit & wanted, whole_words), mask_id)
+        return permuted(clean.tokens, clean.present, noise.ranks(clean.words, draws, hit & wanted, whole_words), data.mask_id)
     if config.dae.objective == "mlm":
         choice = noise.uniform((config.seed, epoch, 1), visits, clean.tokens.shape[1])
-        ids, targets = noise.masked_lm(clean.tokens, hit & wanted, choice, mask_id, len(data.tokenizer))
+        ids, targets = noise.masked_lm(clean.tokens, hit & wanted, choice, data.mask_id, len(data.tokenizer))
         return _as_tensors(ids=ids, mask=clean.present, targets=targets)
     if config.dae.noise == "masking":
-        ids, present = noise.mask(clean.tokens, hit, mask_id), clean.present
+        ids, present = noise.mask(clean.tokens, hit, data.mask_id), clean.present
     else:
-        ids, present = noise.delete(clean.tokens, clean.present, hit, int(data.tokenizer.pad_token_id))
+        ids, present = noise.delete(clean.tokens, clean.present, hit, data.pad_id)
     targets = np.where(wanted, clean.tokens, noise.IGNORED)[:, 1:]
     return _as_tensors(ids=ids, mask=present, decoder_ids=clean.tokens[:, :-1], decoder_mask=clean.present[:, 1:], targets=targets)
 
