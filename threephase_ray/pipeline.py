@@ -15,6 +15,8 @@ from threephase_ray.errors import ResourceError
 from threephase_ray.lock import LEASE, Lock
 from threephase_ray.planning import Outline, Step
 from threephase_ray.results import MANIFEST, Store
+from threephase_ray.trackers import choosing
+from threephase_ray.trackers.following import following
 from threephase_ray.training import accounting, events
 from threephase_ray.training.plan import Plan, told
 
@@ -27,6 +29,7 @@ def train(config: Config, dry_run: bool = False) -> None:
     Raises:
         JobError: with what is wrong, where, and what to do.
     """
+    choosing.check(config)
     planning.check(config)
     plan = planning.outline(config, planning.prepare(config))
     planning.show(plan)
@@ -36,10 +39,13 @@ def train(config: Config, dry_run: bool = False) -> None:
     store, run = Store(config.store, config.scratch), f"runs/{config.name}"
     with alone(store, run):
         results = finished_results(plan, store, run)
-        if results is None:
-            begin(plan, store, run)
-            execute(plan, store, run)
-            results = deliver(plan, store, run)
+        phases = {step.job.name: step.job.key for step in plan.steps()}
+        with following(plan.config, phases, store, run, finished=results is not None) as tracked:
+            if results is None:
+                begin(plan, store, run)
+                execute(plan, store, run)
+                results = deliver(plan, store, run)
+            tracked(results)
     show(results, f"{store.storage.uri}/{run}")
 
 
@@ -144,7 +150,7 @@ def finished_results(plan: Outline, store: Store, run: str) -> dict[str, Any] | 
 
 def keys(plan: Outline) -> list[str]:
     """The keys of all that the results tell of."""
-    return [step.job.key for step in [*plan.chain, *([plan.baseline] if plan.baseline else [])]]
+    return [step.job.key for step in plan.steps()]
 
 
 def collect(plan: Outline, store: Store, run: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ _REFUSED = {
     "baseline": "is not part of a trial",
     "probe": "looks at what was trained and changes no result",
     "predict": "looks at what was trained and changes no result",
+    "tracking": "shows what is trained and changes no result",
     "sweep": "is the search itself",
 }
 _SEARCHED = ("compute.precision", "compute.global_batch")  # unlike the rest of their section
