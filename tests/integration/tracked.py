@@ -1,6 +1,7 @@
 """What trackers show, read back: an MLflow server of its own, files of Weights & Biases, event files of TensorBoard."""
 
 import contextlib
+import json
 import os
 import struct
 import subprocess
@@ -115,8 +116,6 @@ def _records(content: bytes) -> Iterator[bytes]:
 
 def history(records: list[Any]) -> Curves:
     """The rows of a run as curves."""
-    import json
-
     curves: Curves = {}
     for record in records:
         if record.HasField("history"):
