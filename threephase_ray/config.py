@@ -7,6 +7,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from threephase_ray.machine import Checkpoint, Compute, Section
 from threephase_ray.subsetting import Rows, Words
+from threephase_ray.tracking import Tracking
 
 Policy = Literal["error", "drop", "keep"]
 PhaseName = Literal["dae", "contrastive", "joint", "finetune"]
@@ -224,6 +225,7 @@ class Config(Job):
     probe: bool = Field(True, description="look at the embeddings before and after each phase, on validation (10,000 rows at most)")
     checkpoint: Checkpoint = Field(Checkpoint(), description="saving in the middle of a phase")
     skip_nonfinite: int = Field(0, ge=0, description="steps of a phase whose loss or gradient is not finite that are left out, not fatal")
+    tracking: Tracking = Field(Tracking(), description="experiment tracking")
 
     @model_validator(mode="after")
     def _phases_fit_together(self) -> "Config":

@@ -16,6 +16,8 @@ from threephase_ray.lock import LEASE, Lock
 from threephase_ray.planning import Outline, Step
 from threephase_ray.reports import cards
 from threephase_ray.results import MANIFEST, Store, key
+from threephase_ray.trackers import choosing
+from threephase_ray.trackers.following import following
 from threephase_ray.training import accounting, events, nodes
 from threephase_ray.training.plan import Plan, told
 
@@ -28,6 +30,7 @@ def train(config: Config, dry_run: bool = False) -> None:
     Raises:
         JobError: with what is wrong, where, and what to do.
     """
+    choosing.check(config)
     planning.check(config)
     plan = planning.outline(config, planning.prepare(config))
     planning.show(plan)
@@ -37,10 +40,13 @@ def train(config: Config, dry_run: bool = False) -> None:
     store, run = Store(config.store, config.scratch), f"runs/{config.name}"
     with alone(store, run):
         results = finished_results(plan, store, run)
-        if results is None:
-            begin(plan, store, run)
-            execute(plan, store, run)
-            results = deliver(plan, store, run)
+        phases = {step.job.name: step.job.key for step in plan.steps()}
+        with following(plan.config, phases, store, run, finished=results is not None) as tracked:
+            if results is None:
+                begin(plan, store, run)
+                execute(plan, store, run)
+                results = deliver(plan, store, run)
+            tracked(results)
     show(results, f"{store.storage.uri}/{run}")
 
 
@@ -154,7 +160,7 @@ def finished_results(plan: Outline, store: Store, run: str) -> dict[str, Any] | 
 
 def keys(plan: Outline) -> list[str]:
     """The keys of all that is trained."""
-    return [step.job.key for step in [*plan.chain, *([plan.baseline] if plan.baseline else [])]]
+    return [step.job.key for step in plan.steps()]
 
 
 def identity(plan: Outline) -> str:

@@ -44,10 +44,13 @@ class Outline:
     chain: list[Step]
     baseline: Step | None
 
+    def steps(self) -> list[Step]:
+        """All phases, plain fine-tuning last."""
+        return [*self.chain, *([self.baseline] if self.baseline else [])]
+
     def missing(self) -> list[PhaseJob]:
         """Phases that the store does not have."""
-        everything = [*self.chain, *([self.baseline] if self.baseline else [])]
-        return [step.job for step in everything if not step.finished]
+        return [step.job for step in self.steps() if not step.finished]
 
 
 def check(config: Config) -> None:
@@ -205,8 +208,7 @@ def show(plan: Outline) -> None:
     config = plan.config
     if {"contrastive", "joint"} & set(config.phases):
         show_classes(plan)
-    steps = [*plan.chain, *([plan.baseline] if plan.baseline else [])]
-    cells = [[step.job.name, step.job.key, str(step.steps), str(step.texts), "yes" if step.finished else "no"] for step in steps]
+    cells = [[step.job.name, step.job.key, str(step.steps), str(step.texts), "yes" if step.finished else "no"] for step in plan.steps()]
     console.table("phases", ["phase", "key", "steps", "texts read", "in the store"], cells)
     memory = [[str(stage), gigabytes(needed(stage, plan.size, config.compute.least))] for stage in STAGES]
     console.table(f"memory of each of {config.compute.least} worker(s), roughly", ["ZeRO stage", "bytes"], memory)

@@ -34,6 +34,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"compute.workers": {"choice": [1]}}, "sweep.space.compute.workers: belongs to the machine and changes no result"),
     ({"compute.micro_batch": {"int": [1, 2]}}, "sweep.space.compute.micro_batch: belongs to the machine and changes no result"),
     ({"checkpoint.steps": {"choice": [1]}}, "sweep.space.checkpoint.steps: belongs to the machine and changes no result"),
+    ({"tracking.experiment": {"choice": ["a"]}}, "sweep.space.tracking.experiment: shows what is trained and changes no result"),
     ({"skip_nonfinite": {"choice": [1]}}, "sweep.space.skip_nonfinite: lets damaged steps pass and changes no sound result"),
     ({"baseline.epochs": {"choice": [1]}}, "sweep.space.baseline.epochs: is not part of a trial"),
     ({"sweep.metric": {"choice": ["probe"]}}, "sweep.space.sweep.metric: is the search itself"),

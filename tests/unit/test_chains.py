@@ -69,6 +69,7 @@ def test_what_cannot_be_compared_is_refused(flags: tuple[str, ...], message: str
         (("--sweep.limits.hours", "7"), True),
         (("--compute.workers", "7"), True),
         (("--sweep.retrain_seeds", "1,2"), True),
+        (("--tracking.wandb", "project"), True),
         (("--sweep.metric", "macro_f1"), False),
         (("--sweep.asha.grace", "30"), False),
         (("--compute.precision", "bf16"), False),

@@ -40,6 +40,7 @@ def test_a_phase_does_not_depend_on_what_it_does_not_read(place: tuple[Encoder, 
     plain = key(place, "dae")
     assert key(place, "dae", **imbalance(max_ratio=20)) == plain
     assert key(place, "dae", probe=False, predict="validation", compute={"workers": 2, "micro_batch": 3}) == plain
+    assert key(place, "dae", tracking={"tensorboard": False, "mlflow": "https://host", "experiment": "a", "wandb": "b"}) == plain
     changes: list[dict[str, Any]] = [{"dae": {"steps": 99}}, {"seed": 1}, {"compute": {"precision": "bf16"}}, {"dae": {"keep": "better"}}]
     assert len({plain, *(key(place, "dae", **change) for change in changes)}) == 5
 

@@ -1,10 +1,10 @@
 """What must be right before a job leaves this machine: knobs, no secrets, nothing that lies only here."""
 
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Set
 from pathlib import Path
-from typing import Any
 
+from threephase_ray import credentials
 from threephase_ray.config import Job
 from threephase_ray.errors import ConfigError
 from threephase_ray.mistakes import refusal
@@ -15,13 +15,6 @@ from threephase_ray.sweeps.space import Space
 
 # Knobs that are read as paths where the job runs, by the last parts of their names.
 _PATHS = re.compile(r"(^|\.)(data\.(source|train|validation|test|unlabelled)|encoder\.path|sweep\.configs|model|input\.files)(\.\d+)*$")
-_SECRETS = {
-    "a password or key inside a URI": re.compile(r"://[^/@\s]*:[^/@\s]+@"),
-    "a signature or token inside a URI": re.compile(r"[?&]([\w-]+[-_])?(sig|signature|token|secret|password|credential)=", re.IGNORECASE),
-    "an access key of AWS": re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{16}\b"),
-    "a token of a hub": re.compile(r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,})\b"),
-    "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
-}
 
 
 def check(config: Job, root: Path, uploaded: Set[str]) -> None:
@@ -34,29 +27,9 @@ def check(config: Job, root: Path, uploaded: Set[str]) -> None:
         Space(config)
     if isinstance(config, StudyConfig):
         arms.check(config)
-    knobs = list(texts(config.model_dump(mode="json")))
-    if problems := [*secrets(knobs), *left_behind(knobs, root, uploaded)]:
+    knobs = list(credentials.texts(config.model_dump(mode="json")))
+    if problems := [*credentials.found(knobs), *left_behind(knobs, root, uploaded)]:
         raise refusal(problems) if len(problems) > 1 else ConfigError(problems[0])
-
-
-def texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in a configuration, with its dotted name; names of mappings count, too."""
-    if isinstance(value, str):
-        yield name, value
-    elif isinstance(value, dict):
-        for key, below in value.items():
-            yield from texts(key, f"{name} (a name)")
-            yield from texts(below, f"{name}.{key}" if name else key)
-    elif isinstance(value, list):
-        for number, below in enumerate(value):
-            yield from texts(below, f"{name}.{number}")
-
-
-def secrets(knobs: list[tuple[str, str]]) -> list[str]:
-    """Values that look like credentials, which must be in no file, log or metadata; none of them is shown."""
-    found = [(name, next((what for what, pattern in _SECRETS.items() if pattern.search(value)), "")) for name, value in knobs]
-    advice = "give it to the cluster's nodes (environment, secret or role), not to the job"
-    return [f"{name}: looks like {what}; {advice}" for name, what in found if what]
 
 
 def left_behind(knobs: list[tuple[str, str]], root: Path, uploaded: Set[str]) -> list[str]:

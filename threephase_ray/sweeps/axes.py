@@ -28,6 +28,7 @@ _REFUSED = {
     "probe": "looks at what was trained and changes no result",
     "calibrate": "changes probabilities alone, and no score on validation",
     "predict": "looks at what was trained and changes no result",
+    "tracking": "shows what is trained and changes no result",
     "sweep": "is the search itself",
 }
 _SEARCHED = ("compute.precision", "compute.global_batch")  # unlike the rest of their section

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 _SECONDS = 0.5  # between two looks at a running sweep
 _SHORT = 30  # characters of a sweep's name in those of its runs
 _RUNS = 1_000_000  # numbers of the foreman's entries that are no trials
-# knobs that leave trials comparable
-_LOOSE = {"name", "store", "scratch", "checkpoint", "skip_nonfinite", "baseline", "probe", "predict", "calibrate"}
+# Knobs that leave trials comparable.
+_LOOSE = {"name", "store", "scratch", "checkpoint", "skip_nonfinite", "baseline", "probe", "predict", "calibrate", "tracking"}
 
 
 def sweep(config: SweepConfig, dry_run: bool = False) -> None:

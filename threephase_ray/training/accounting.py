@@ -2,12 +2,31 @@
 
 import contextlib
 import json
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 Event = dict[str, Any]
 _FROM_OUTSIDE = ("start", "retry", "group")  # events that are no sign of life of a phase's workers
+_WINDOW = 20  # steps over which the speed is taken
+
+
+class Speed:
+    """Optimiser steps a second, over the last 20."""
+
+    def __init__(self) -> None:
+        self._moments = deque[float](maxlen=_WINDOW + 1)
+
+    def restart(self) -> None:
+        """What comes now did not follow at once on what was before."""
+        self._moments.clear()
+
+    def step(self, now: float) -> float | None:
+        """The speed after one step more, done at `now` in seconds; None after the first one."""
+        self._moments.append(now)
+        passed = now - self._moments[0]
+        return (len(self._moments) - 1) / passed if passed > 0 else None
 
 
 @dataclass

@@ -102,9 +102,12 @@ def read(store: Store, name: str) -> bytes:
         return b""
 
 
-def tail(store: Store, name: str) -> Callable[[], bytes]:
-    """A function that gives the bytes that came since its last call, or since now; an object store is asked every few seconds."""
-    size = len(read(store, name))
+def tail(store: Store, name: str, since: int | None = None) -> Callable[[], bytes]:
+    """A function that gives the whole lines that came since its last call; an object store is asked every few seconds.
+
+    `since`: bytes to leave out at first (None: all that are there now).
+    """
+    size = len(read(store, name)) if since is None else since
     looked = 0.0
 
     def news() -> bytes:

@@ -1,7 +1,6 @@
 """Events of the workers as metrics of Ray, which each node offers to Prometheus: the one place where they become figures."""
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,7 +9,6 @@ from ray.util.metrics import Counter, Gauge
 from threephase_ray.training import accounting
 from threephase_ray.training.accounting import Event
 
-_WINDOW = 20  # steps over which the speed is taken
 _TURNS = ("resume", "checkpoint", "attempt")  # after these the goodput is another one
 _TAGS = ("phase", "run")
 
@@ -20,8 +18,8 @@ class Meters:
 
     def __init__(self, run: str, past: Callable[[], list[Event]] = list) -> None:
         self._run, self._past = run, past
-        self._key, self._moments = "", deque[float](maxlen=_WINDOW + 1)
-        self._speed = Gauge("threephase_steps_per_second", f"optimiser steps a second, over the last {_WINDOW}", _TAGS)
+        self._key, self._pace = "", accounting.Speed()
+        self._speed = Gauge("threephase_steps_per_second", "optimiser steps a second, over the last 20", _TAGS)
         self._loss = Gauge("threephase_loss", "loss of the last step", _TAGS)
         self._goodput = Gauge("threephase_goodput", "share of the phase's time that was not lost to failures and checkpoints", _TAGS)
         self._steps = Counter("threephase_steps_total", "optimiser steps done, those done again included", _TAGS)
@@ -33,7 +31,7 @@ class Meters:
         if kind == "phase":
             self._key = event["key"]
         if kind in ("phase", "resume"):
-            self._moments.clear()
+            self._pace.restart()
         if kind == "step":
             self._step(float(event["loss"]), tags)
         if kind in _TURNS:
@@ -49,6 +47,5 @@ class Meters:
         """One step more."""
         self._steps.inc(1, tags)
         self._loss.set(loss, tags)
-        self._moments.append(time.monotonic())
-        if len(self._moments) > 1 and (passed := self._moments[-1] - self._moments[0]) > 0:
-            self._speed.set((len(self._moments) - 1) / passed, tags)
+        if (speed := self._pace.step(time.monotonic())) is not None:
+            self._speed.set(speed, tags)

@@ -1,0 +1,1 @@
+"""Runs shown in TensorBoard, MLflow and Weights & Biases while they train."""
