@@ -33,7 +33,9 @@ class Scores:
 class TextClassifier:
     """A run's `model` folder: `classifier/`, and `encoder/` where embeddings are asked for."""
 
-    def __init__(self, model: Path, device: torch.device, *, precision: str = "fp32", tokens: int | None = None, embeds: bool = False) -> None:
+    def __init__(
+        self, model: Path, device: torch.device, *, precision: str = "fp32", tokens: int | None = None, embeds: bool = False
+    ) -> None:
         """`tokens`: in one forward pass, by default as many as suit the device. `precision` "bf16" casts matrix products only.
 
         Raises:
