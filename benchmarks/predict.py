@@ -42,6 +42,7 @@ from threephase_ray.predictions.classifier import TextClassifier
 BATCH, ROUNDS, LENGTH, WORKERS = 32, 5, 256, 2  # texts; rounds; tokens of a text at most; processes that score
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[1]
+Way = Callable[[list[str]], NDArray[np.float32]]  # from texts to probabilities
 
 
 def hardware() -> dict[str, Any]:
@@ -51,15 +52,12 @@ def hardware() -> dict[str, Any]:
     return {"cpu": f"{model[1] if model else 'unknown'}, {torch.backends.cpu.get_cpu_capability()}", "cores": os.cpu_count(), **versions}
 
 
-def classifier(folder: Path) -> Path:
+def classifier(folder: Path, layers: int) -> None:
     """Write the stock classifier as a run's `model` folder holds it."""
     torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_pretrained(demo.encoder(), num_labels=7, dtype=torch.float32)
-    words = AutoTokenizer.from_pretrained(demo.encoder())
-    words.model_max_length = LENGTH
-    for part in (model, words):
-        part.save_pretrained(folder / "classifier")
-    return folder
+    facts = {"num_labels": 7, "num_hidden_layers": layers, "dtype": torch.float32}
+    AutoModelForSequenceClassification.from_pretrained(demo.encoder(), **facts).save_pretrained(folder / "classifier")
+    AutoTokenizer.from_pretrained(demo.encoder(), model_max_length=LENGTH).save_pretrained(folder / "classifier")
 
 
 def distinct(file: Path) -> list[str]:
@@ -72,11 +70,8 @@ def speed(asked: argparse.Namespace) -> dict[str, Any]:
     """Texts per CPU-second of each way, for each of the files."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = classifier(Path(temporary))
-        return {
-            "tokens_of_each_file": asked.tokens,
-            "lines": [line for file in asked.texts for line in compared(folder, file, asked.tokens)],
-        }
+        classifier(folder := Path(temporary), asked.layers)
+        return {"lines": [line for file in asked.texts for line in compared(folder, file, asked.tokens)]}
 
 
 def compared(folder: Path, file: Path, budget: int) -> list[dict[str, Any]]:
@@ -85,32 +80,26 @@ def compared(folder: Path, file: Path, budget: int) -> list[dict[str, Any]]:
     lengths = [len(ids) for ids in AutoTokenizer.from_pretrained(folder / "classifier")(texts, truncation=True)["input_ids"]]
     texts = texts[: int(np.searchsorted(np.cumsum(lengths), budget))]
     mean = float(np.mean(lengths[: len(texts)]))
-    ways = {
-        f"ours, tokens of {BATCH} texts": own(folder, round(BATCH * mean)),
-        "ours, default": own(folder, None),
+    few, usual = TextClassifier(folder, CPU, tokens=round(BATCH * mean)), TextClassifier(folder, CPU)
+    ways: dict[str, Way] = {
+        f"ours, tokens of {BATCH} texts": lambda texts: few.score(texts).probabilities,
+        "ours, default": lambda texts: usual.score(texts).probabilities,
         f"pipeline, {BATCH} texts a batch": stock(folder, BATCH),
         "pipeline, default": stock(folder, 1),
     }
-    outputs = [way(texts[: 2 * BATCH]) for way in ways.values()]  # warm-up
-    if any(not np.allclose(output, outputs[0], atol=1e-5) for output in outputs):
-        raise AssertionError("the ways give other probabilities")
+    outputs = [way(texts) for way in ways.values()]  # warm-up, too
+    differences = [float(abs(output - outputs[0]).max()) for output in outputs]
+    assert max(differences) < 1e-5, "the ways give other probabilities"
     rounds = np.array([[seconds(way, texts) for way in ways.values()] for _ in range(ROUNDS)])
     speeds, ratios = len(texts) / np.median(rounds, axis=0), np.median(rounds / rounds[:, :1], axis=0)
     facts = {"file": "/".join(file.parts[-2:]), "texts": len(texts), "mean_tokens": round(mean, 2)}
-    return [
-        facts | {"way": way, "texts_per_cpu_second": speed, "first_is_faster_by": ratio, "cpu_seconds": spent}
-        for way, speed, ratio, spent in zip(ways, speeds.tolist(), ratios.tolist(), rounds.T.tolist(), strict=True)
-    ]
+    names = ("way", "texts_per_cpu_second", "first_is_faster_by", "largest_difference", "cpu_seconds")
+    values = zip(ways, speeds.tolist(), ratios.tolist(), differences, rounds.T.tolist(), strict=True)
+    return [facts | dict(zip(names, line, strict=True)) for line in values]
 
 
-def own(folder: Path, tokens: int | None) -> Callable[[list[str]], NDArray[np.float32]]:
-    """Our classifier as texts to probabilities."""
-    found = TextClassifier(folder, CPU, tokens=tokens)
-    return lambda texts: found.score(texts).probabilities
-
-
-def stock(folder: Path, batch: int) -> Callable[[list[str]], NDArray[np.float32]]:
-    """transformers' pipeline likewise."""
+def stock(folder: Path, batch: int) -> Way:
+    """transformers' pipeline as texts to probabilities."""
     found: Any = pipeline("text-classification", model=str(folder / "classifier"), device="cpu", batch_size=batch, top_k=None)
     number = found.model.config.label2id
 
@@ -121,7 +110,7 @@ def stock(folder: Path, batch: int) -> Callable[[list[str]], NDArray[np.float32]
     return score
 
 
-def seconds(way: Callable[[list[str]], NDArray[np.float32]], texts: list[str]) -> float:
+def seconds(way: Way, texts: list[str]) -> float:
     """CPU time of this process."""
     began = time.process_time()
     way(texts)
@@ -130,7 +119,7 @@ def seconds(way: Callable[[list[str]], NDArray[np.float32]], texts: list[str]) -
 
 def changed(texts: list[str], count: int) -> Iterator[str]:
     """Different texts: those given, drawn again and again, with a third of their words replaced by words of others."""
-    chance, seen = np.random.default_rng(1), set()
+    chance, seen = np.random.default_rng(1), set[str]()
     split = [text.split() for text in texts]
     words = sorted({word for text in split for word in text})
     while len(seen) < count:
@@ -169,69 +158,59 @@ class Job:
             sizes = []
             for each in [self.process, *self.process.children(recursive=True)]:
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    times, size = each.cpu_times(), each.memory_info().rss / 2**30
-                    self.cpu[each] = times.user + times.system
-                    sizes.append(size)
-            self.samples.append((self.spent(), self.shards(), sum(sizes), max(sizes, default=0.0)))
+                    self.cpu[each] = sum(each.cpu_times()[:2])
+                    sizes.append(each.memory_info().rss / 2**30)
+            self.samples.append((self.spent(), len(list(self.results.glob("_shards/*.json"))), sum(sizes), max(sizes, default=0.0)))
             time.sleep(max(0.0, min(1.0, until - self.spent())))
-        if not running and self.process.returncode:
-            raise AssertionError("the job failed")
+        assert running or self.process.returncode == 0, "the job failed"
         return not running
 
     def spent(self) -> float:
         """Seconds since it was started."""
         return time.monotonic() - self.began
 
-    def shards(self) -> int:
-        """Shards that are written."""
-        return len(list(self.results.glob("_shards/*.json")))
-
     def kill(self) -> None:
         """End the job's process group, and wait until what it started has noticed."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        if psutil.wait_procs(list(self.cpu), timeout=60.0)[1]:
-            raise AssertionError("processes of a killed job live on")
+        assert not psutil.wait_procs(list(self.cpu), timeout=60.0)[1], "processes of a killed job live on"
 
 
 def scale(asked: argparse.Namespace) -> dict[str, Any]:
     """Speed and memory of the whole job, then what kills did to another."""
-    with tempfile.TemporaryDirectory(dir=asked.scratch) as temporary:
+    with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
-        classifier(place / "model")
+        classifier(place / "model", asked.layers)
         write(place / "texts", distinct(asked.texts[0]), asked.rows)
         job = Job(place, "whole")
         job.follow()
         took, cpu = job.spent(), sum(job.cpu.values())
         check_rows(job.results, asked.rows)
-        busy = np.array([sample for sample in job.samples if sample[1]])  # from the first shard on
-        thirds = [part[:, 2:].max(axis=0).tolist() for part in np.array_split(busy, 3)]
-        found = {
+        thirds = np.array_split([sample[2:] for sample in job.samples if sample[1]], 3)  # from the first shard on
+        return {
             "rows": asked.rows,
             "seconds": took,
             "cpu_seconds": cpu,
-            "rows_per_second": asked.rows / took,
             "rows_per_cpu_second": asked.rows / cpu,
-            "peak_gib_of_all_and_of_one_process_by_thirds": thirds,
-            "samples_of_seconds_shards_gib_and_gib_of_one": job.samples[:: max(1, len(job.samples) // 60)],
+            "peak_gib_of_all_and_of_one_process_by_thirds": [part.max(axis=0).tolist() for part in thirds],
+            "samples_of_seconds_shards_gib_and_gib_of_one": job.samples[:: max(1, len(job.samples) // 40)],
+            "kills_by_seconds_and_shards_done": killed(place, job, took, asked.kills, asked.rows) if asked.kills else [],
         }
-        return found | {"kills_by_seconds_and_shards_done": killed(place, job, took, asked) if asked.kills else []}
 
 
-def killed(place: Path, whole: Job, took: float, asked: argparse.Namespace) -> list[tuple[float, int]]:
+def killed(place: Path, whole: Job, took: float, count: int, rows: int) -> list[tuple[float, int]]:
     """Moments of the kills and the shards done by then; the files are those of the job that was left alone."""
     chance, kills = np.random.default_rng(2), []
-    for moment in chance.uniform(0.0, took / 2, size=asked.kills):
+    for moment in chance.uniform(0.0, took / 2, size=count):
         job = Job(place, "killed")
         if job.follow(until=moment):
             break
         job.kill()
-        kills.append((job.spent(), job.shards()))
+        kills.append(job.samples[-1][:2])
     job = Job(place, "killed")
     job.follow()
-    check_rows(job.results, asked.rows)
-    if sums(job.results) != sums(whole.results):
-        raise AssertionError("the files differ")
+    check_rows(job.results, rows)
+    assert sums(job.results) == sums(whole.results), "the files differ"
     return kills
 
 
@@ -242,17 +221,11 @@ def sums(results: Path) -> dict[str, str]:
 
 
 def check_rows(results: Path, count: int) -> None:
-    """See that each row is there once, in order and scored.
-
-    Raises:
-        AssertionError: it is not.
-    """
-    names = sorted(results.glob("*.parquet"))
-    tables = [pq.read_table(name, columns=["id", "predicted_state"]) for name in names]
-    ids = [int(number) for table in tables for number in table["id"].to_pylist()]
+    """See that each row is there once, in order and scored."""
+    tables = [pq.read_table(name, columns=["id", "predicted_state"]) for name in sorted(results.glob("*.parquet"))]
+    ids = [int(number) for table in tables for number in table["id"].to_pylist()]  # text where they come from CSV
     states = {state for table in tables for state in table["predicted_state"].unique().to_pylist()}
-    if ids != list(range(count)) or states != {"scored"}:
-        raise AssertionError(f"{results}: rows are lost, doubled or not scored")
+    assert (ids, states) == (list(range(count)), {"scored"}), "rows are lost, doubled or not scored"
 
 
 def main() -> None:
@@ -262,14 +235,14 @@ def main() -> None:
     parser.add_argument("--texts", type=Path, nargs="+", required=True, help="Parquet files with a column text; scale uses the first")
     parser.add_argument("--tokens", type=int, default=25_000, help="of each file's texts, for speed")
     parser.add_argument("--rows", type=int, default=1_000_000, help="to score, for scale")
+    parser.add_argument("--layers", type=int, default=6, help="of the encoder; fewer are a cut of it, for scale in short time")
     parser.add_argument("--kills", type=int, default=0, help="of a second job, for scale")
-    parser.add_argument("--scratch", type=Path, help="folder for texts and results, removed in the end")
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
     asked = parser.parse_args()
     pretrained.quiet()
-    found = hardware() | (speed if asked.what == "speed" else scale)(asked)
-    asked.out.write_text(json.dumps(found, indent=1) + "\n")
-    print(asked.out.read_text())
+    found = hardware() | {"layers": asked.layers} | (speed if asked.what == "speed" else scale)(asked)
+    asked.out.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
