@@ -135,7 +135,7 @@ class FirstOnly(nn.Module):
         first = packing.starts[:-1].long() if packing else torch.zeros(1, dtype=torch.long, device=hidden.device)
         attended = self.layer.attention.self(hidden, attention_mask, packing=packing, **options)[0].index_select(1, first)
         found = self.layer.feed_forward_chunk(self.layer.attention.output(attended, hidden.index_select(1, first)))
-        return hidden.index_copy(1, first, found)
+        return hidden.to(found.dtype).index_copy(1, first, found)  # under autocast a GPU norms in float32
 
 
 def shorten(encoder: Any) -> None:
