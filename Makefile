@@ -1,6 +1,6 @@
 # The words that developers and CI use alike. Each target does the set-up it needs.
 .DELETE_ON_ERROR:
-.PHONY: help quickstart unit test gpu cluster faults study golden manifests requirements check audit sbom readme clean
+.PHONY: help quickstart unit test gpu cluster faults study benchmark golden manifests requirements check audit sbom readme clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -39,6 +39,16 @@ faults: $(READY)  ## kill, stop, damage and disturb runs in every way; more than
 
 study: $(READY)  ## what each phase adds, with intervals: needs texts/snips2 and texts/atis, see jobs/configs/studies/ablation.yaml
 	$(BIN)/python jobs/study.py --config jobs/configs/studies/ablation.yaml
+
+RESULTS := benchmarks/results
+benchmark: $(READY)  ## CPU time against stock libraries, Ray and DeepSpeed against bare torch; an hour or more; needs texts/snips2 and texts/imdb
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[demo,benchmark]"
+	$(BIN)/python benchmarks/training.py --texts texts/snips2 --out $(RESULTS)/training-snips2.json
+	$(BIN)/python benchmarks/training.py --texts texts/imdb --max-length 256 --rows 48 --batches 16 --rounds 3 --out $(RESULTS)/training-imdb.json
+	$(BIN)/python benchmarks/contrastive.py --texts texts/snips2 --out $(RESULTS)/contrastive.json
+	$(BIN)/python benchmarks/engine.py --texts texts/snips2 --out $(RESULTS)/engine.json
+	$(BIN)/python benchmarks/demo.py --out $(RESULTS)/demo.json
+	$(BIN)/python benchmarks/cost.py --gpu $(RESULTS)/gpu-h200.json --engine $(RESULTS)/engine.json --out $(RESULTS)/cost.json
 
 golden: $(READY)  ## write the golden losses anew, after a change that is meant to move them
 	$(BIN)/python -m pytest tests/integration/test_golden.py --regenerate

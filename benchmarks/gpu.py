@@ -13,38 +13,30 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import flops
 import numpy as np
+import peers
 import pyarrow.parquet as pq
 import sentence_transformers
 import torch
 import transformers
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.losses import DenoisingAutoEncoderLoss
-from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from tokenizers import ByteLevelBPETokenizer
-from torch import Tensor, nn
-from transformers import RobertaConfig, RobertaForMaskedLM, RobertaForSequenceClassification, RobertaTokenizerFast
+from transformers import RobertaConfig, RobertaForMaskedLM, RobertaTokenizerFast
 
 from threephase_ray import data, phases, pretrained, sampling
 from threephase_ray.config import Config
 from threephase_ray.loader import DataSet
-from threephase_ray.models import Embedder
-from threephase_ray.phases import contrastive
 from threephase_ray.phases.spec import Batch, Phase
 from threephase_ray.results import Store
-from threephase_ray.training.engine import PlainEngine, Settings
 from threephase_ray.training.evaluate import to_device
 
 CUDA = torch.device("cuda")
 WARM_UP, TIMED, ROUNDS = 3, 8, 3
 PHASES = ("dae", "contrastive", "finetune")
-
-Step = Callable[[Batch], None]
 
 
 @dataclass(frozen=True)
@@ -53,7 +45,7 @@ class Candidate:
 
     phase: str
     name: str
-    step: Step
+    step: peers.Step
     batches: list[Batch]
     flops: float
     tokens: int
@@ -73,87 +65,6 @@ def checkpoint(folder: Path, texts: Path) -> RobertaConfig:
     return config
 
 
-def work(config: RobertaConfig, batch: Batch) -> tuple[float, int]:
-    """Floating-point operations of a training step that its real tokens need, three times those of forward, and these tokens.
-
-    Two for each weight of a linear map that a token passes, four for each pair of tokens and channel in attention, half of that where
-    tokens see only those before. Embeddings, norms and activations are not counted; nor is what padding costs, or anything repeated.
-    """
-    h, layers = int(config.hidden_size), int(config.num_hidden_layers)
-    noisy = batch.get("noisy", batch)
-    lengths = noisy["mask"].sum(dim=1).double()
-    tokens = float(lengths.sum())
-    forward = layers * (2 * 12 * h * h * tokens + 4 * h * float(lengths.square().sum()))
-    if "decoder_mask" in noisy:
-        clean = noisy["decoder_mask"].sum(dim=1).double()
-        more = float(clean.sum())
-        forward += layers * (2 * 13 * h * h * more + 2 * h * float(clean.square().sum()) + 2 * h * h * len(clean))
-        forward += 2 * more * (h * h + h * int(config.vocab_size))
-        tokens += more
-    return 3 * forward, int(tokens)
-
-
-def own(phase: Phase) -> Step:
-    """Our own step."""
-    model = phase.model(None).to(CUDA)
-    engine = PlainEngine(model, phase.groups(model), CUDA, Settings(0, "bf16", clip=1.0, epsilon=1e-8, micros=1))
-    engine.train(True)
-
-    def step(batch: Batch) -> None:
-        engine.backward(engine.apply(phase.loss, batch))
-        assert engine.finite()
-        engine.step(1.0)
-
-    return step
-
-
-def stock(model: nn.Module, loss: Callable[[Batch], Tensor], dtype: torch.dtype) -> Step:
-    """A step as Hugging Face's Trainer takes it."""
-    model.to(CUDA).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, fused=True)
-
-    def step(batch: Batch) -> None:
-        with torch.autocast("cuda", dtype=dtype, enabled=dtype != torch.float32):
-            value = loss(batch)
-        value.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
-
-
-def autoencoder(folder: Path, dtype: torch.dtype) -> Step:
-    """sentence-transformers' denoising autoencoder."""
-    encoder = Transformer(str(folder))
-    model = SentenceTransformer(modules=[encoder, Pooling(768, pooling_mode="cls")])
-    network = DenoisingAutoEncoderLoss(model, tie_encoder_decoder=True)
-
-    def loss(batch: Batch) -> Tensor:
-        begin = batch["decoder_ids"][:, :1]
-        clean = torch.cat([begin, torch.where(batch["decoder_mask"], batch["targets"], 1)], dim=1)
-        noisy = {"input_ids": batch["ids"], "attention_mask": batch["mask"].long()}
-        found: Tensor = network([noisy, {"input_ids": clean, "attention_mask": (clean != 1).long()}], torch.empty(0))
-        return found
-
-    return stock(network, loss, dtype)
-
-
-def embeddings(config: Config, dtype: torch.dtype) -> Step:
-    """Our contrastive loss on a padded encoder."""
-    model: Embedder = pretrained.start(config.encoder, None)
-    model.packs = False
-    return stock(model, lambda batch: contrastive.texts_loss(config.contrastive, model(batch["ids"], batch["mask"]), batch), dtype)
-
-
-def classifier(folder: Path, classes: int, dtype: torch.dtype) -> Step:
-    """transformers' own classifier."""
-    model = RobertaForSequenceClassification.from_pretrained(folder, num_labels=classes, dtype=torch.float32)
-
-    ask = lambda batch: model(batch["ids"], batch["mask"].long()).logits  # noqa: E731
-    return stock(model, lambda batch: nn.functional.cross_entropy(ask(batch).float(), batch["target"]), dtype)
-
-
 def batches(phase: Phase, steps: list[Any]) -> list[Batch]:
     """Some steps' batches, on the GPU."""
     return [to_device(phase.collate(phase.train, visits, visits, 0), CUDA) for visits in itertools.islice(itertools.cycle(steps), TIMED)]
@@ -168,20 +79,21 @@ def candidates(name: str, config: Config, facts: RobertaConfig, data_set: DataSe
     mixed = steps if name == "contrastive" else [order[i * size : (i + 1) * size] for i in range(len(order) // size)]
     grouped, padded = batches(phase, steps), batches(phase, mixed)
 
-    def candidate(way: str, step: Step, over: list[Batch]) -> Candidate:
-        needed = [work(facts, batch) for batch in over]
+    def candidate(way: str, step: peers.Step, over: list[Batch]) -> Candidate:
+        needed = [flops.work(facts, batch) for batch in over]
         return Candidate(name, way, step, over, sum(each for each, _ in needed), sum(count for _, count in needed))
 
-    found = [candidate("ours", own(phase), grouped)]
+    found = [candidate("ours", peers.own(phase, CUDA, "bf16"), grouped)]
     for dtype in (torch.float32, torch.bfloat16):
         precision = str(dtype).removeprefix("torch.")
         match name:
             case "dae":
-                way, step = "sentence-transformers", autoencoder(folder, dtype)
+                pad = int(data_set.tokenizer.pad_token_id)
+                way, step = "sentence-transformers", peers.autoencoder(peers.denoising(folder, "cls"), pad, CUDA, dtype)
             case "contrastive":
-                way, step = "padded encoder, same loss", embeddings(config, dtype)
+                way, step = "padded encoder, same loss", peers.embeddings(config, CUDA, dtype)
             case _:
-                way, step = "transformers", classifier(folder, data_set.classes, dtype)
+                way, step = "transformers", peers.classification(peers.classifier(folder, data_set.classes), CUDA, dtype)
         found.append(candidate(f"{way}, {precision}", step, padded))
     return [*found, candidate(f"{way}, {precision}, our batches", step, grouped)]
 

@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import json
 import os
-import re
 import signal
 import sys
 import tempfile
@@ -24,14 +23,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import measuring
 import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
-import ray
 import torch
-import transformers
 from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
@@ -43,13 +41,6 @@ BATCH, ROUNDS, LENGTH, WORKERS = 32, 5, 256, 2  # texts; rounds; tokens of a tex
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[1]
 Way = Callable[[list[str]], NDArray[np.float32]]  # from texts to probabilities
-
-
-def hardware() -> dict[str, Any]:
-    """The machine, and versions."""
-    model = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    versions = {library.__name__: library.__version__ for library in (torch, transformers, ray)}
-    return {"cpu": f"{model[1] if model else 'unknown'}, {torch.backends.cpu.get_cpu_capability()}", "cores": os.cpu_count(), **versions}
 
 
 def classifier(folder: Path, layers: int) -> None:
@@ -240,8 +231,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
     asked = parser.parse_args()
     pretrained.quiet()
-    found = hardware() | {"layers": asked.layers} | (speed if asked.what == "speed" else scale)(asked)
-    asked.out.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    found = (speed if asked.what == "speed" else scale)(asked)
+    found = measuring.hardware("torch", "transformers", "ray") | {"layers": asked.layers} | found
+    asked.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=1))
 
 

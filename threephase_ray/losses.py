@@ -1,5 +1,7 @@
 """The losses of the phases, as sums or per-item values, so that any split of a batch over workers adds up to the same loss."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 import torch.distributed.nn
@@ -8,10 +10,60 @@ from torch.nn import functional as F
 
 from threephase_ray.noise import IGNORED
 
+_LOGITS = 2**26  # that are held at a time
 
-def reconstruction(logits: Tensor, targets: Tensor) -> Tensor:
-    """Sum of the cross-entropies of the tokens: logits [n, v], targets [n], those of -100 left out."""
-    return F.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction="sum")
+
+def reconstruction(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of the cross-entropies of the tokens, and how many of them have the highest logit.
+
+    The logits of all n tokens would be by far the largest tensor of a step. Only some tokens' are held at a time, and what backward
+    needs of them is computed along with the loss.
+
+    Args:
+        states: [n, h]. weight, bias: of the linear map to logits, [v, h] and [v]. targets: the tokens [n].
+    """
+    kind = states.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
+    with torch.autocast(kind, enabled=False):
+        guess: tuple[Tensor, Tensor] = _Reconstruction.apply(states, weight, bias, targets, dtype)  # type: ignore[no-untyped-call]
+    return guess
+
+
+class _Reconstruction(torch.autograd.Function):
+    """`reconstruction` with matrix products in `dtype`."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Loss and hits; the loss's gradients, where they are asked for, are kept for backward."""
+        loss, hits = (torch.zeros((), dtype=kind, device=states.device) for kind in (torch.float32, torch.long))
+        low, low_bias, chunk = weight.to(dtype), bias.to(dtype), max(1, _LOGITS // len(weight))
+        of_states: list[Tensor] = []
+        of_weight = of_bias = None
+        for some, wanted in zip(states.to(dtype).split(chunk), targets.split(chunk), strict=True):
+            scores = F.linear(some, low, low_bias).float().log_softmax(dim=1)
+            reached = scores.gather(1, wanted[:, None])
+            loss -= reached.sum()
+            hits += (reached == scores.amax(dim=1, keepdim=True)).sum()  # several times as fast as argmax
+            if any(ctx.needs_input_grad):
+                error = scores.exp_().scatter_add_(1, wanted[:, None], -torch.ones_like(reached))  # softmax less what is wanted
+                of_bias = _added(of_bias, error.sum(dim=0))
+                error = error.to(dtype)
+                of_states.append(error @ low)
+                of_weight = _added(of_weight, (error.T @ some).to(weight.dtype))
+        if of_states:
+            ctx.save_for_backward(torch.cat(of_states).to(states.dtype), of_weight, of_bias)
+        ctx.mark_non_differentiable(hits)
+        return loss, hits
+
+    @staticmethod
+    def backward(ctx: Any, factor: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        """Those gradients times the loss's own."""
+        return (*(gradient.mul_(factor) for gradient in ctx.saved_tensors), None, None)
+
+
+def _added(total: Tensor | None, more: Tensor) -> Tensor:
+    """The sum, in the place of `total`, if there is one yet."""
+    return more if total is None else total.add_(more)
 
 
 def classification(logits: Tensor, labels: Tensor, smoothing: float = 0.0, weights: Tensor | None = None) -> Tensor:

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from transformers.activations import ACT2FN
 
-from threephase_ray import packing
+from threephase_ray import losses, packing
+from threephase_ray.noise import IGNORED
+
+Guess = tuple[Tensor, Tensor]  # sum of the cross-entropies of tokens to rebuild, and how many were rebuilt rightly
 
 
 class Embedder(nn.Module):
@@ -113,6 +116,24 @@ class Classifier(nn.Module):
         return logits
 
 
+class Unembedding(nn.Module):
+    """The last linear map of a language model, from states to logits over the vocabulary, which are never held as a whole."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Take the map off `model`, which from then on gives the states before it, as its logits."""
+        super().__init__()
+        last: nn.Linear = model.get_output_embeddings()  # type: ignore[operator]
+        name = next(name for name, module in model.named_modules() if module is last)
+        holder, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(holder), leaf, nn.Identity())
+        self.weight, self.bias = last.weight, nn.Parameter(torch.zeros(len(last.weight))) if last.bias is None else last.bias
+
+    def forward(self, states: Tensor, targets: Tensor) -> Guess:
+        """Of states [n, h] and the tokens [n] to rebuild, those of -100 left out."""
+        asked = targets != IGNORED
+        return losses.reconstruction(states[asked], self.weight, self.bias, targets[asked])
+
+
 class TiedDecoder(nn.Module):
     """The checkpoint's causal class with cross-attention, sharing its weights with the encoder (TSDAE, Wang et al. 2021)."""
 
@@ -127,18 +148,24 @@ class TiedDecoder(nn.Module):
             own[name].data.copy_(parameter.data)
             module, _, leaf = name.rpartition(".")
             setattr(encoder.get_submodule(module), leaf, own[name])
+        self.unembedding = Unembedding(causal)
 
-    def forward(self, memory: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """Logits [n, v] of the token after each of `ids` [b, t] where `mask` is true, given one vector [b, h] of each text."""
+    def forward(self, memory: Tensor, ids: Tensor, mask: Tensor, targets: Tensor) -> Guess:
+        """Of the tokens `targets` [b, t] after each of `ids` [b, t] where `mask` is true, given one vector [b, h] of each text."""
+        guess: Guess = self.unembedding(self.states(memory, ids, mask), targets[mask])
+        return guess
+
+    def states(self, memory: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """What the logits of these tokens are made of, [n, h]."""
         if self.packs:
-            return packing.logits(self.causal, memory, ids, mask)
-        logits: Tensor = self.causal(
+            return packing.decoded(self.causal, memory, ids, mask)
+        states: Tensor = self.causal(
             input_ids=ids,
             encoder_hidden_states=memory.unsqueeze(1),
             encoder_attention_mask=torch.ones(len(ids), 1, dtype=torch.long, device=ids.device),
             use_cache=False,
         ).logits
-        return logits[mask]
+        return states[mask]
 
 
 def save(model: nn.Module, state: dict[str, Tensor], folder: Path) -> None:

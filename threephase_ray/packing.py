@@ -157,8 +157,8 @@ def states(encoder: Any, ids: Tensor, mask: Tensor) -> Tensor:
     return packing.spread(found.last_hidden_state[0])
 
 
-def logits(causal: Any, memory: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-    """What a causal class, which is `enable`d, says [n, v] of the token after each real one of `ids` [b, t], given memory [b, h]."""
+def decoded(causal: Any, memory: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+    """What a causal class, which is `enable`d, gives as logits [n, ...] for each real token of `ids` [b, t], given memory [b, h]."""
     packing = Packing(mask, causal=True)
     seen = torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool, device=mask.device).tril() & mask[:, None, None, :]
     found: Tensor = causal(

@@ -78,9 +78,9 @@ def test_a_decoder_sees_no_later_token(tmp_path: Path) -> None:
     decoder = pretrained.decoder(tiny_models.checkpoint(tmp_path, "bert", **WIDE["bert"]), model, "auto", layers=2).eval().cuda()
     with torch.autocast("cuda", dtype=torch.bfloat16):
         memory = model(ids, mask).detach()
-        before = decoder(memory, ids, mask)
+        before = decoder.states(memory, ids, mask)
         ids[1, 16] = 5 + (ids[1, 16] - 4) % 20
-        after = decoder(memory, ids, mask)
+        after = decoder.states(memory, ids, mask)
     changed = (before != after).any(dim=1).nonzero().squeeze(1)
     assert changed.tolist() == [3 + 16]  # behind the first text's three tokens
 

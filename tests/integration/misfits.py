@@ -27,6 +27,7 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_raylet_start_wait_time_s": f"{START:.0f}",
     "RAY_worker_niceness": "0",
+    "RAY_health_check_failure_threshold": "1000",  # a node that hangs is found by its silence, before Ray counts it as lost
     "RAY_LD_PRELOAD_ON_WORKERS": "1",  # Ray takes the variable from its workers otherwise
     "HF_HUB_OFFLINE": "1",
 }
@@ -57,18 +58,12 @@ class Fault:
 
 
 def faults(folder: Path) -> dict[str, Fault]:
-    """All of them that this machine allows; the store is ~/store, so HOME decides where a node has it."""
-    store = ("store: ", "give a folder that all nodes share")
-    elsewhere, barred, other = (folder / name for name in ("elsewhere", "barred", "other"))
-    elsewhere.mkdir()
-    barred.mkdir()
-    (barred / "store").write_text("")
+    """All of them that this machine allows."""
+    other = folder / "other"
     known = other / "transformers-9.9.9.dist-info" / "METADATA"
     known.parent.mkdir(parents=True)
     known.write_text("Metadata-Version: 2.1\nName: transformers\nVersion: 9.9.9\n")
     found = {
-        "store not shared": Fault((*store, f"({elsewhere}/store)"), {"HOME": str(elsewhere)}),
-        "store not writable": Fault((f"store: {barred}/store/", "Not a directory; repair it"), {"HOME": str(barred)}),
         "other version": Fault(
             ("versions: transformers 9.9.9 instead of", "install what the driver's node has"), {"PYTHONPATH": f"{other}:{ROOT}"}
         ),
@@ -81,13 +76,19 @@ def faults(folder: Path) -> dict[str, Fault]:
         "no answer": Fault(("no answer within 15 s", "repair the node"), job=("--compute.start_timeout_s", "15"), hangs=True),
     }
     if mounts_are_allowed():
-        mount = 'mount -t tmpfs -o size=8m none "$0" && exec "$@"'
-        prefix = (UNSHARE, "--mount", "sh", "-c", mount, str(folder / "home" / "store"))
-        found["disk too full"] = Fault(("disk: ", "free space"), prefix=prefix)
-        found["store not mounted"] = Fault(store, prefix=prefix)
+        store, shared = str(folder / "store"), ("store: ", "give a folder that all nodes share")
+        found["store not shared"] = Fault(shared, prefix=mounting(store, 'mount -t tmpfs none "$0"'))
+        found["disk too full"] = Fault(("disk: ", "free space"), prefix=mounting(store, 'mount -t tmpfs -o size=8m none "$0"'))
+        barred = mounting(store, 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0"')
+        found["store not writable"] = Fault((f"store: no permission for {store}/", "allow it"), prefix=barred)
     if preload := clock(folder):
         found["clock"] = Fault((f"clock: {SECONDS} s ahead of", "NTP"), {"LD_PRELOAD": preload})
     return found
+
+
+def mounting(folder: str, mount: str) -> tuple[str, ...]:
+    """What starts a node for which something else is mounted at a folder, "$0" of the command."""
+    return (UNSHARE, "--mount", "sh", "-c", f'{mount} && exec "$@"', folder)
 
 
 def mounts_are_allowed() -> bool:
@@ -116,11 +117,9 @@ class Misfits:
         self._mark = f"misfits-{os.getpid()}-{self._number}"
         self._faults = wanted
         self.addresses = {name: f"127.0.0.{number}" for number, name in enumerate(wanted, start=2)}
-        self._environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | QUIET | self._home()
-
-    def _home(self) -> dict[str, str]:
-        (self._folder / "home" / "store").mkdir(parents=True, exist_ok=True)
-        return {"HOME": str(self._folder / "home")}
+        self._environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | QUIET
+        self._store = folder / "store"
+        self._store.mkdir(exist_ok=True)
 
     def start(self) -> None:
         """Start the head, then the nodes, a few at once."""
@@ -159,13 +158,14 @@ class Misfits:
 
     def train(self, *flags: str) -> subprocess.CompletedProcess[str]:
         """The job."""
-        command = [sys.executable, "jobs/train.py", "--config", str(self._config), "--store", "~/store", "--compute.workers", "1", *flags]
+        command = [sys.executable, "jobs/train.py", "--config", str(self._config), "--store", str(self._store)]
+        command += ["--compute.workers", "1", *flags]
         environment = self._environment | {"RAY_ADDRESS": f"127.0.0.1:{self._port}"}
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
     def trained(self) -> list[Path]:
         """The phases in the store."""
-        return list((self._folder / "home" / "store").glob("phases/*"))
+        return list(self._store.glob("phases/*"))
 
     def end(self) -> None:
         """End all nodes."""

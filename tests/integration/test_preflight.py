@@ -11,7 +11,7 @@ from tests.integration.misfits import Fault, Misfits, faults
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 TOGETHER = ("store not shared", "store not writable", "other version", "no GPU", "disk too full", "clock")
-ALONE = (*TOGETHER, "too few CPUs", "store not mounted", "no answer")
+ALONE = (*TOGETHER, "too few CPUs", "no answer")
 Start = Callable[[Mapping[str, Fault]], Misfits]
 
 

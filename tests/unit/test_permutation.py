@@ -59,7 +59,7 @@ def naive(model: dae.PermutedLM, tokens: list[int], order: list[int], mask_id: i
             "sight": torch.tensor([sees]),
             "targets": torch.tensor([[tokens[asked]]]),
         }
-        found.append(model.logits(batch)[0, 0])
+        found.append(model.states(batch)[0, 0])
     return found
 
 
@@ -68,7 +68,7 @@ def naive(model: dae.PermutedLM, tokens: list[int], order: list[int], mask_id: i
 def test_one_pass_equals_asking_for_token_after_token(family: str, tmp_path: Path) -> None:
     phase, model, data = built(tmp_path, family)
     batch, step = some_batch(phase), phase.steps(0)[0]
-    together, compared = model.logits(batch), 0
+    together, compared = model.states(batch), 0
     for row in range(len(step)):
         tokens = phase.train.padded(step[row : row + 1, 0]).tokens[0].tolist()
         for place, alone in enumerate(naive(model, tokens, hidden(batch, row), int(data.tokenizer.mask_token_id))):
@@ -83,12 +83,12 @@ def test_no_prediction_knows_its_token_or_a_later_one(family: str, tmp_path: Pat
     phase, model, _ = built(tmp_path, family, noise="masking", noise_ratio=0.7)
     step = phase.steps(0)[0]
     batch = phase.collate(phase.train, step[:5], step, 0)
-    before, moved, orders = model.logits(batch), 0, [hidden(batch, row) for row in range(5)]
+    before, moved, orders = model.states(batch), 0, [hidden(batch, row) for row in range(5)]
     for row, order in enumerate(orders):
         for place, position in enumerate(order):
             ids = batch["ids"].clone()
             ids[row, position] = 5 + (ids[row, position] + 1) % 20
-            change = (model.logits(batch | {"ids": ids}) - before)[row, : len(order)].abs().amax(dim=-1)
+            change = (model.states(batch | {"ids": ids}) - before)[row, : len(order)].abs().amax(dim=-1)
             assert float(change[: place + 1].max()) < 1e-6
             moved += int((change[place + 1 :] > 1e-4).sum())
     assert moved == sum(len(order) * (len(order) - 1) // 2 for order in orders) > 10  # those after it do know it
@@ -100,8 +100,8 @@ def test_the_order_matters(tmp_path: Path) -> None:
     padded, mask_id = data.split("train").padded(np.arange(8)), int(data.tokenizer.mask_token_id)
     ranks = np.zeros_like(padded.tokens)
     ranks[:, 1], ranks[:, 2] = 1, 2
-    forth = model.logits(dae.permuted(padded.tokens, padded.present, ranks, mask_id))
-    back = model.logits(dae.permuted(padded.tokens, padded.present, np.where(ranks > 0, 3 - ranks, 0), mask_id))
+    forth = model.states(dae.permuted(padded.tokens, padded.present, ranks, mask_id))
+    back = model.states(dae.permuted(padded.tokens, padded.present, np.where(ranks > 0, 3 - ranks, 0), mask_id))
     assert (forth[:, 0] - back[:, 1]).abs().amax(dim=-1).min() > 1e-4  # the first token: asked for first, or after the second
     assert (forth[:, 1] - back[:, 0]).abs().amax(dim=-1).min() > 1e-4
 
@@ -118,10 +118,10 @@ def test_with_nothing_hidden_the_network_is_the_stock_one(family: str, tmp_path:
     stock = model.language_model(input_ids=torch.from_numpy(tokens), attention_mask=torch.from_numpy(present).long()).logits
     whole = batch | {"targets": batch["ids"]}  # asks for the logits of all
     torch.testing.assert_close(
-        model.logits(whole)[:, :limit][torch.from_numpy(present)], stock[torch.from_numpy(present)], atol=1e-5, rtol=0
+        model.states(whole)[:, :limit][torch.from_numpy(present)], stock[torch.from_numpy(present)], atol=1e-5, rtol=0
     )
     ranks = np.where(present & (np.arange(limit) > 1), np.arange(limit), 0)  # far more positions than the model has
-    assert torch.isfinite(model.logits(dae.permuted(tokens, present, ranks, mask_id=4))).all()
+    assert torch.isfinite(model.states(dae.permuted(tokens, present, ranks, mask_id=4))).all()
 
 
 @pytest.mark.parametrize("family", ["bert", "modernbert"])

@@ -93,7 +93,7 @@ def test_a_decoder_that_shares_the_encoders_weights_learns_at_their_rates(tmp_pa
     by_id = {id(parameter): group["lr"] for group in phase.groups(model) for parameter in group["params"]}
     assert by_id[id(top.attention.self.query.weight)] == RATE
     assert by_id[id(top.crossattention.self.query.weight)] == HEAD_RATE
-    assert by_id[id(model.decoder.causal.get_output_embeddings().weight)] == RATE * DECAY**2
+    assert by_id[id(model.decoder.unembedding.weight)] == RATE * DECAY**2
 
 
 def test_a_step_moves_each_layer_as_its_rate_says(tmp_path: Path) -> None:

@@ -7,28 +7,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from threephase_ray import losses, noise, packing, pretrained
+from threephase_ray import noise, packing, pretrained
 from threephase_ray.config import Config
 from threephase_ray.loader import DataSet, Split
-from threephase_ray.models import Embedder
+from threephase_ray.models import Embedder, Guess, TiedDecoder, Unembedding
 from threephase_ray.phases.spec import Batch, Ints, Phase, parameter_groups
 from threephase_ray.sampling import by_length, length_grouped
-
-Guess = tuple[Tensor, Tensor]  # logits [n, v] of tokens to rebuild, and the tokens [n]; -100 where they are not asked for
 
 
 class Autoencoder(nn.Module):
     """Embedder with bottleneck, and the decoder that rebuilds a text from the embedding of its noisy version."""
 
-    def __init__(self, embedder: Embedder, decoder: nn.Module) -> None:
-        """`decoder` takes (memory [b, h], ids [b, t], mask [b, t]) and gives logits [n, v] of the n tokens in the mask."""
+    def __init__(self, embedder: Embedder, decoder: TiedDecoder) -> None:
+        """The two share weights."""
         super().__init__()
         self.embedder, self.decoder = embedder, decoder
 
     def forward(self, batch: Batch) -> Guess:
         """Of the tokens after each of `decoder_ids` [b, s] in `decoder_mask`."""
-        mask = batch["decoder_mask"]
-        return self.decoder(self.embedder(batch["ids"], batch["mask"]), batch["decoder_ids"], mask), batch["targets"][mask]
+        memory = self.embedder(batch["ids"], batch["mask"])
+        guess: Guess = self.decoder(memory, batch["decoder_ids"], batch["decoder_mask"], batch["targets"])
+        return guess
 
 
 class MaskedLM(nn.Module):
@@ -38,17 +37,17 @@ class MaskedLM(nn.Module):
         """The two share the encoder."""
         super().__init__()
         self.embedder, self.language_model = embedder, language_model
+        self.unembedding = Unembedding(language_model)
 
     def forward(self, batch: Batch) -> Guess:
         """Of the tokens that are asked for."""
-        logits, targets = self.logits(batch), batch["targets"]
-        asked = targets != noise.IGNORED
-        return logits[asked], targets[asked]
+        guess: Guess = self.unembedding(self.states(batch), batch["targets"])
+        return guess
 
-    def logits(self, batch: Batch) -> Tensor:
-        """Logits [b, t, v] of the tokens at each of `ids` [b, t]."""
-        logits: Tensor = self.language_model(input_ids=batch["ids"], attention_mask=batch["mask"].long()).logits
-        return logits
+    def states(self, batch: Batch) -> Tensor:
+        """What the logits of the tokens at each of `ids` [b, t] are made of, [b, t, h]."""
+        states: Tensor = self.language_model(input_ids=batch["ids"], attention_mask=batch["mask"].long()).logits
+        return states
 
 
 class PermutedLM(MaskedLM):
@@ -59,13 +58,13 @@ class PermutedLM(MaskedLM):
         super().__init__(embedder, language_model)
         self.first_position = first_position
 
-    def logits(self, batch: Batch) -> Tensor:
-        """Logits [b, q, v] of the tokens that the last q of `ids` [b, t + q] ask for, at `positions` [b, t + q], as `sight` allows."""
+    def states(self, batch: Batch) -> Tensor:
+        """The same [b, q, h] of those that the last q of `ids` [b, t + q] ask for, at `positions` [b, t + q], as `sight` allows."""
         positions, asked = batch["positions"], batch["targets"].shape[1]
-        logits: Tensor = self.language_model(
+        states: Tensor = self.language_model(
             input_ids=batch["ids"], position_ids=positions + self.first_position, attention_mask=self._masks(batch["sight"], positions)
         ).logits
-        return logits[:, -asked:]
+        return states[:, -asked:]
 
     def _masks(self, sight: Tensor, positions: Tensor) -> Tensor | dict[str, Tensor]:
         """What attention adds to its scores, [b, 1, t + q, t + q]; where some layers look no further than a window, one for each kind."""
@@ -96,7 +95,7 @@ def phase(config: Config, data: DataSet) -> Phase:
 
     return Phase(
         name="dae",
-        version=1,
+        version=2,
         training=knobs,
         passes={"denoising": 2.0, "mlm": 1.5, "permutation": 1.5 * (1 + knobs.noise_ratio)}[knobs.objective],
         train=train,
@@ -176,15 +175,14 @@ def target_count(config: Config, data: DataSet, split: Split, step: Ints, epoch:
 
 def token_loss(model: Network, batch: Batch) -> Tensor:
     """Sum of the tokens' cross-entropies."""
-    return losses.reconstruction(*model(batch))
+    guess: Guess = model(batch)
+    return guess[0]
 
 
 def statistics(model: Network, batch: Batch) -> Tensor:
     """Sum of cross-entropies, tokens rebuilt rightly, tokens."""
-    logits, targets = model(batch)
-    hits = ((logits.argmax(dim=-1) == targets) & (targets != noise.IGNORED)).sum()
-    count = (targets != noise.IGNORED).sum()
-    return torch.stack([losses.reconstruction(logits, targets).double(), hits.double(), count.double()])
+    loss, hits = model(batch)
+    return torch.stack([loss.double(), hits.double(), (batch["targets"] != noise.IGNORED).sum().double()])
 
 
 def score(counts: NDArray[np.float64]) -> dict[str, float]:

@@ -46,7 +46,7 @@ def phase(config: Config, data: DataSet) -> Phase:
 
     return Phase(
         name="joint",
-        version=1,
+        version=2,
         training=knobs,
         passes=3.0,
         train=train,

@@ -18,6 +18,8 @@ from threephase_ray.training.whereabouts import Leaving
 _SHOWN = 160  # characters of an error that is not our own
 _ELASTIC_SECONDS = 20.0
 _RESIZE_SECONDS = 10.0  # between two looks for more room, where the number of workers may change
+# Each step needs the same large tensors anew: what glibc gives back to the system comes again as pages to be cleared one by one.
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_TOP_PAD_": str(2**26), "MALLOC_ARENA_MAX": "1"}
 OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)  # the same steps will not fit the next time
 
 
@@ -68,10 +70,10 @@ def _scaling(compute: Compute) -> ScalingConfig:
 
 
 def worker_environment(compute: Compute) -> dict[str, str]:
-    """Environment of the workers: no more threads than reserved CPUs, and none that spins while it waits."""
+    """Environment of the workers: no more threads than reserved CPUs, none that spins while it waits, and memory that stays."""
     threads = str(max(1, int(compute.cpus_per_worker)))
     quiet = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "TOKENIZERS_PARALLELISM": "false"}
-    return quiet | {"OMP_NUM_THREADS": threads} | ({} if compute.use_gpu else {"DS_ACCELERATOR": "cpu"})
+    return quiet | KEEP_MEMORY | {"OMP_NUM_THREADS": threads} | ({} if compute.use_gpu else {"DS_ACCELERATOR": "cpu"})
 
 
 def explained(error: BaseException, store: Store, run: str) -> tuple[JobError, bool]:
