@@ -25,6 +25,7 @@ FAMILIES = {
     "xlm-roberta",
     "camembert",
 }  # with attention to plug in, and positions
+_LIKE_BERT = FAMILIES - {"distilbert", "modernbert"}  # as their layers are built
 _FLASH = (torch.bfloat16, torch.float16)  # what FlashAttention takes
 _OFFSET = ("roberta", "xlm-roberta", "camembert", "mpnet")  # whose positions start behind the padding token's id
 
@@ -117,6 +118,31 @@ def enable(encoder: Any) -> bool:
         return False
     encoder.config._attn_implementation = NAME
     return True
+
+
+class FirstOnly(nn.Module):
+    """A BERT-like last layer for the texts' first tokens alone: the others give keys and values, and come out as they went in."""
+
+    def __init__(self, layer: Any) -> None:
+        """Wrap the layer, in evaluation mode."""
+        super().__init__()
+        self.layer = layer
+
+    def forward(
+        self, hidden: Tensor, attention_mask: Tensor | None = None, *_: Any, packing: Packing | None = None, **options: Any
+    ) -> Tensor:
+        """States [b, t, h], or [1, n, h] of a packing; those of the first tokens are the layer's."""
+        first = packing.starts[:-1].long() if packing else torch.zeros(1, dtype=torch.long, device=hidden.device)
+        attended = self.layer.attention.self(hidden, attention_mask, packing=packing, **options)[0].index_select(1, first)
+        found = self.layer.feed_forward_chunk(self.layer.attention.output(attended, hidden.index_select(1, first)))
+        return hidden.to(found.dtype).index_copy(1, first, found)  # under autocast a GPU norms in float32
+
+
+def shorten(encoder: Any) -> None:
+    """Leave out what an encoder's last layer computes for other tokens than the first, if its family can; not for training."""
+    if encoder.config.model_type in _LIKE_BERT:
+        layers = encoder.encoder.layer
+        layers[-1] = FirstOnly(layers[-1])
 
 
 def states(encoder: Any, ids: Tensor, mask: Tensor) -> Tensor:

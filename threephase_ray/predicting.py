@@ -34,7 +34,9 @@ class Scoring(Job):
         "truncate",
         description="what exceeds the model's length is cut off, or split into pieces whose probabilities are averaged by length",
     )
-    batch_tokens: int = Field(8192, ge=1, description="tokens in one forward pass, of texts of like length")
+    batch_tokens: int | None = Field(
+        None, ge=1, description="tokens in one forward pass, of texts of like length (empty: 8192 on a GPU, 1024 on a CPU)"
+    )
 
 
 class PredictConfig(Scoring):

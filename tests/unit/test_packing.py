@@ -61,6 +61,21 @@ def test_packed_equals_padded(tmp_path: Path, family: str, pooling: str) -> None
     assert all(torch.allclose(gradients[name], expected[name], atol=1e-6 * scale, rtol=1e-5) for name in expected)
 
 
+@pytest.mark.parametrize("packs", [True, False])
+@pytest.mark.parametrize("family", CAN)
+def test_a_shortened_encoder_gives_the_same_first_tokens(tmp_path: Path, family: str, packs: bool) -> None:
+    model, (ids, mask) = embedder(tmp_path, family, "cls"), batch(family)
+    model.packs = packs
+    expected, seen = model(ids, mask), []
+    packing.shorten(model.encoder)
+    for name, module in model.encoder.named_modules():
+        if name.endswith("intermediate"):
+            module.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[:-1].numel()))
+    assert torch.allclose(model(ids, mask), expected, atol=1e-6)
+    if family not in ("distilbert", "modernbert"):
+        assert seen == [sum(LENGTHS) if packs else ids.numel(), len(LENGTHS)]  # tokens in the first of two layers, texts in the last
+
+
 def test_modernbert_looks_at_near_tokens_only_in_most_layers(tmp_path: Path) -> None:
     near = embedder(tmp_path / "near", "modernbert", local_attention=4, num_hidden_layers=3)
     far = embedder(tmp_path / "far", "modernbert", local_attention=64, num_hidden_layers=3)

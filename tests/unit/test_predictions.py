@@ -83,6 +83,11 @@ def test_scores_are_those_of_the_trained_model(run: tuple[Path, Classifier, Path
     assert found.embeddings is None
 
 
+def test_bfloat16_is_near(run: tuple[Path, Classifier, Path]) -> None:
+    exact, near = (TextClassifier(run[0], CPU, precision=precision).score(TEXTS).probabilities for precision in ("fp32", "bf16"))
+    assert 0 < abs(exact - near).max() < 0.05
+
+
 def test_long_texts_are_the_mean_of_their_pieces_by_length(run: tuple[Path, Classifier, Path]) -> None:
     folder, model, checkpoint = run
     found = TextClassifier(folder, CPU).score(TEXTS, split=True)

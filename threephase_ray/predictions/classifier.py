@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
-from threephase_ray import pretrained
+from threephase_ray import packing, pretrained
 from threephase_ray.errors import JobError
 from threephase_ray.export import ACTIVATIONS, LABELS
 from threephase_ray.models import Embedder
 
 Floats = NDArray[np.float32]
+_TOKENS = {"cuda": 8192, "cpu": 1024}  # in one forward pass: what keeps a GPU busy; what stays in a CPU's caches
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,10 @@ class Scores:
 class TextClassifier:
     """A run's `model` folder: `classifier/`, and `encoder/` where embeddings are asked for."""
 
-    def __init__(self, model: Path, device: torch.device, *, precision: str = "fp32", tokens: int = 8192, embeds: bool = False) -> None:
-        """`tokens`: in one forward pass. `precision` "bf16" casts matrix products only.
+    def __init__(
+        self, model: Path, device: torch.device, *, precision: str = "fp32", tokens: int | None = None, embeds: bool = False
+    ) -> None:
+        """`tokens`: in one forward pass, by default as many as suit the device. `precision` "bf16" casts matrix products only.
 
         Raises:
             JobError: the folder holds no classifier that was exported here.
@@ -42,10 +45,12 @@ class TextClassifier:
         folder = model / "classifier"
         self._embedder, self._head, self.labels = load(folder)
         self._to_embedding = _dense(_modules(model / "encoder")) if embeds else None
+        if self._embedder.pooling == "cls":
+            packing.shorten(self._embedder.encoder)
         for part in (self._embedder, self._head, *([self._to_embedding] if self._to_embedding else [])):
             part.to(device).eval()
         self._tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        self._device, self._tokens, self._bf16 = device, tokens, precision == "bf16"
+        self._device, self._tokens, self._bf16 = device, tokens or _TOKENS[device.type], precision == "bf16"
 
     def score(self, texts: Sequence[str], *, split: bool = False) -> Scores:
         """Scores of n texts, each text that occurs several times computed once.
