@@ -41,13 +41,15 @@ study: $(READY)  ## what each phase adds, with intervals: needs texts/snips2 and
 	$(BIN)/python jobs/study.py --config jobs/configs/studies/ablation.yaml
 
 RESULTS := benchmarks/results
-benchmark: $(READY)  ## CPU time against stock libraries, Ray and DeepSpeed against bare torch; an hour or more; needs texts/snips2 and texts/imdb
+benchmark: $(READY)  ## CPU time against stock libraries, Ray and DeepSpeed against bare torch; an hour or more; needs texts/snips2, texts/imdb and texts/atis
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[demo,benchmark]"
-	$(BIN)/python benchmarks/training.py --texts texts/snips2 --out $(RESULTS)/training-snips2.json
-	$(BIN)/python benchmarks/training.py --texts texts/imdb --max-length 256 --rows 48 --batches 16 --rounds 3 --out $(RESULTS)/training-imdb.json
-	$(BIN)/python benchmarks/contrastive.py --texts texts/snips2 --out $(RESULTS)/contrastive.json
+	$(BIN)/python benchmarks/training.py --texts texts/snips2 --rows 96 --out $(RESULTS)/training-snips2.json
+	$(BIN)/python benchmarks/training.py --texts texts/imdb --max-length 256 --rows 32 --batches 16 --rounds 3 --out $(RESULTS)/training-imdb.json
+	$(BIN)/python benchmarks/contrastive.py --texts texts/atis --out $(RESULTS)/contrastive.json
 	$(BIN)/python benchmarks/engine.py --texts texts/snips2 --out $(RESULTS)/engine.json
 	$(BIN)/python benchmarks/demo.py --out $(RESULTS)/demo.json
+	$(BIN)/python benchmarks/predict.py speed --texts texts/snips2/train.parquet texts/imdb/train.parquet --out $(RESULTS)/predict-speed.json
+	$(BIN)/python benchmarks/data.py --texts texts/snips2/train.parquet --work texts/made --out $(RESULTS)/data-snips2.json
 	$(BIN)/python benchmarks/cost.py --gpu $(RESULTS)/gpu-h200.json --engine $(RESULTS)/engine.json --out $(RESULTS)/cost.json
 
 golden: $(READY)  ## write the golden losses anew, after a change that is meant to move them

@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--per-class", type=int, default=10, help="training texts of each class")
     parser.add_argument("--steps", type=int, default=40, help="of ours; the peer takes as many with --peer-factor times that")
     parser.add_argument("--peer-factor", type=int, default=3, help="its steps are a third as large, and it needs more of them")
-    parser.add_argument("--every", type=int, default=4, help="steps of ours between two looks")
+    parser.add_argument("--every", type=int, default=4, help="steps between two looks")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
     asked = parser.parse_args()
@@ -156,7 +156,7 @@ def main() -> None:
             courses.setdefault("ours", []).append(seen)
             for rate in RATES:
                 way = peer(data_set.split("train"), asked.peer_factor * asked.steps, rate, seed)
-                seen = course(way, data_set, asked.peer_factor * asked.every)
+                seen = course(way, data_set, asked.every)
                 courses.setdefault(f"CosineSimilarityLoss, {rate:g}", []).append(seen)
         print(f"seed {seed}: " + "; ".join(f"{way} {max(each for _, each in runs[-1]):.3f}" for way, runs in courses.items()), flush=True)
     lines: list[dict[str, Any]] = []

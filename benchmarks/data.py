@@ -12,7 +12,6 @@ import argparse
 import functools
 import json
 import os
-import platform
 import resource
 import shutil
 import statistics
@@ -23,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import measuring
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -52,12 +52,6 @@ def changed(text: list[str], words: list[str], rng: np.random.Generator) -> str:
     return " ".join([*text[:place], words[word], *text[place:]])
 
 
-def used() -> float:
-    """CPU seconds of this process and of its children so far."""
-    parts = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(part.ru_utime + part.ru_stime for part in parts)
-
-
 def peak() -> int:
     """Most memory that this process has had, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
@@ -65,9 +59,9 @@ def peak() -> int:
 
 def timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
     """What the work gives, and its seconds of CPU and of the clock."""
-    cpu, began = used(), time.perf_counter()
+    cpu, began = measuring.cpu_seconds(), time.perf_counter()
     made = work()
-    return made, {"cpu_seconds": round(used() - cpu, 3), "seconds": round(time.perf_counter() - began, 3)}
+    return made, {"cpu_seconds": round(measuring.cpu_seconds() - cpu, 3), "seconds": round(time.perf_counter() - began, 3)}
 
 
 def tokenizer(asked: argparse.Namespace) -> Any:
@@ -88,7 +82,7 @@ def prepare(asked: argparse.Namespace) -> dict[str, Any]:
     words = tokenizer(asked)
 
     def note(stage: str, done: int, total: int) -> None:
-        stages.setdefault(stage.split()[0], [used(), 0.0])[1] = used()
+        stages.setdefault(stage.split()[0], [measuring.cpu_seconds(), 0.0])[1] = measuring.cpu_seconds()
 
     def make(path: str, store: Path) -> Path:
         shutil.rmtree(store, ignore_errors=True)
@@ -97,9 +91,9 @@ def prepare(asked: argparse.Namespace) -> dict[str, Any]:
 
     make(asked.warm, asked.work / "store-warm")
     stages.clear()
-    before, cpu = peak(), used()
+    before, cpu = peak(), measuring.cpu_seconds()
     folder, cost = timed(lambda: make(asked.path, asked.work / "store"))
-    ends = [cpu, stages["reading"][1], *stages["tokenising"], used()]
+    ends = [cpu, stages["reading"][1], *stages["tokenising"], measuring.cpu_seconds()]
     names = ("reading", "checks and draws", "tokenising", "digests and commit")
     parts = {name: round(end - start, 2) for name, start, end in zip(names, ends, ends[1:], strict=False)}
     size = sum(file.stat().st_size for file in folder.rglob("*"))
@@ -174,18 +168,6 @@ def measured(what: Callable[[argparse.Namespace], dict[str, Any]], path: Path, w
     return found
 
 
-def hardware() -> dict[str, Any]:
-    """The machine, and the versions of what was measured."""
-    import datasets
-    import tokenizers
-    import transformers
-
-    facts = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    libraries = {module.__name__: module.__version__ for module in (datasets, tokenizers, transformers, pa, np)}
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 10**9
-    return {"cpu": facts[0], "cores": os.cpu_count(), "memory_gb": memory, "python": platform.python_version()} | libraries
-
-
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -216,7 +198,8 @@ def main() -> None:
         shutil.rmtree(asked.work / store, ignore_errors=True)
     for scale in scales:
         scale["prepare"]["rows_per_cpu_second"] = round(scale["rows"] / scale["prepare"]["cpu_seconds"])
-    facts = hardware() | {"texts": asked.texts.parent.name, "encoder": asked.encoder, "max_length": asked.length}
+    facts = measuring.hardware("datasets", "tokenizers", "transformers", "pyarrow", "numpy")
+    facts |= {"texts": asked.texts.parent.name, "encoder": asked.encoder, "max_length": asked.length}
     middle = statistics.median(ratios) if ratios else None
     pair = {"rows": asked.pair, "ours_is_faster_by": middle, "ratios": ratios, "rounds": rounds}
     if asked.out:
