@@ -45,8 +45,8 @@ def rounds(ways: Mapping[str, tuple[Sequence[str], Mapping[str, str]]], count: i
         spent: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(count):
             for name, process in started.items():
-                process.stdin.write("again\n")
-                process.stdin.flush()
+                with contextlib.suppress(BrokenPipeError):  # the answer, or that there is none, tells more
+                    os.write(process.stdin.fileno(), b"again\n")
                 spent[name].append(float(_answer(process, "spent", name)))
         for process in started.values():
             process.stdin.close()
