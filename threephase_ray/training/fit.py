@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from ray.exceptions import OutOfMemoryError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -88,6 +89,9 @@ def explained(error: BaseException, store: Store, run: str) -> tuple[JobError, b
         if isinstance(cause, OUT_OF_MEMORY):
             return TrainingError(f"out of memory: {_last_line(cause)}\n  lower compute.micro_batch or data.max_length"), True
     where = f"\n  the whole trace is in {store.storage.uri}/{trace}"
+    if short := next((each for each in (error, *causes) if isinstance(each, OutOfMemoryError)), None):
+        said = str(short).partition("\n")[0]
+        return ResourceError(f"a node ran short of memory: {said}\n  give it more, or have fewer processes on a node{where}"), False
     if getattr(error, "controller_failure", None) is not None:
         return ResourceError(f"the workers could not be started: {_last_line(error)}{where}"), False
     reason = next((f"{type(cause).__name__}: {_last_line(cause)}" for cause in causes), _last_line(error))
