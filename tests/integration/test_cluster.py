@@ -179,4 +179,4 @@ def test_the_demo_has_the_losses_of_a_laptop(site: Site, place: Place, tmp_path:
     there = replace(site.user, store=tmp_path / "there", config=demo)
     done(Site(site.cluster, there).submit())
     assert losses(there.store) == losses(alone.store)
-    assert [len(each) for each in losses(there.store).values()] == [6, 8, 93, 45]  # contrastive, dae, plain fine-tuning, phase 3
+    assert sorted(len(each) for each in losses(there.store).values()) == [6, 8, 45, 93]  # contrastive, dae, phase 3, plain fine-tuning
