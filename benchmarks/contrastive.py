@@ -125,7 +125,7 @@ def prepared(asked: argparse.Namespace, seed: int, folder: Path) -> tuple[Config
     config = Config(
         name="benchmark",
         seed=seed,
-        data={"source": str(asked.texts), "max_length": 128, "rows": {"per_class": asked.per_class, "validation": 350, "test": 64}},
+        data={"source": str(asked.texts), "max_length": 128, "rows": {"per_class": asked.per_class, "validation": 350, "test": 350}},
         encoder={"path": "demo:all-minilm-l6-v2"},
         store=str(folder / "store"),
         scratch=str(folder / "scratch"),
