@@ -3,7 +3,7 @@
     python benchmarks/engine.py --texts FOLDER --out benchmarks/results/engine.json
 
 FOLDER holds train and validation files with columns text and label; the encoder is the demo's, all-MiniLM-L6-v2. Ours is the job
-`train.py` itself, with Ray Train, DeepSpeed at stage 0, events and checks; bare torch is DistributedDataParallel over gloo with the same
+`train.py` itself, with Ray Train, DeepSpeed, events and checks; bare torch is DistributedDataParallel over gloo with the same
 model, batches and clipping, in the same environment. Each is run twice, with few steps and with many: the difference, divided by the steps,
 leaves out all that comes once. CPU seconds are the workers' own. Efficiency: texts that two workers pass in a CPU second (or a second
 on the clock) against twice what one passes, with equally many texts for each worker.
@@ -50,7 +50,7 @@ def configured(asked: argparse.Namespace, folder: Path, workers: int, steps: int
         probe=False,
         predict="validation",
         finetune={"batch": asked.batch * workers, "steps": steps, "validations": 1, "head_start": "random", "patience": None},
-        compute={"workers": workers},
+        compute={"workers": workers, "zero_stage": asked.stage},
     )
 
 
@@ -125,6 +125,7 @@ def main() -> None:
     parser.add_argument("--texts", type=Path, required=True, help="folder with train and validation files")
     parser.add_argument("--batch", type=int, default=32, help="texts of a step for each worker")
     parser.add_argument("--steps", type=int, default=40, help="by which the long run is longer")
+    parser.add_argument("--stage", default="0", help="DeepSpeed's ZeRO stage, or auto")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="the JSON file to write")
     parser.add_argument("--bare", type=Path, help="be a worker of bare torch, with this configuration")
