@@ -25,11 +25,10 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from threephase_ray import data, demo, phases, pretrained, sampling
+from threephase_ray import demo, phases, planning, pretrained, sampling
 from threephase_ray.config import Config
 from threephase_ray.loader import DataSet, Split
 from threephase_ray.phases.spec import Batch, Ints, Phase, tensors
-from threephase_ray.results import Store
 from threephase_ray.training import loop
 from threephase_ray.training.engine import PlainEngine, Settings
 
@@ -39,9 +38,10 @@ TARGETS = np.arange(0.9, 0.99, 0.01)
 
 Embed = Callable[[Tensor, Tensor], Tensor]
 Steps = Iterator[None]  # each `next` is a step
+Way = tuple[torch.nn.Module, Embed, Steps]  # what learns, how it embeds, how it is trained
 
 
-def ours(phase: Phase, steps: int) -> tuple[Embed, Steps]:
+def ours(phase: Phase, steps: int) -> Way:
     """Phase 2 with its own batches, warm-up and decay."""
     model = phase.model(None)
     engine = PlainEngine(model, phase.groups(model), CPU, Settings(0, "fp32", clip=1.0, epsilon=1e-8, micros=1))
@@ -56,10 +56,10 @@ def ours(phase: Phase, steps: int) -> tuple[Embed, Steps]:
             engine.step(loop.factor(number, steps, phase.training.warmup_share))
             yield
 
-    return model, train()
+    return model, model, train()
 
 
-def peer(train: Split, steps: int, rate: float, seed: int) -> tuple[Embed, Steps]:
+def peer(train: Split, steps: int, rate: float, seed: int) -> Way:
     """CosineSimilarityLoss with the same warm-up and decay."""
     encoder = Transformer(str(demo.encoder()))
     network = SentenceTransformer(modules=[encoder, Pooling(encoder.get_embedding_dimension(), pooling_mode="mean")], device="cpu")
@@ -85,14 +85,16 @@ def peer(train: Split, steps: int, rate: float, seed: int) -> tuple[Embed, Steps
             optimizer.zero_grad()
             yield
 
-    return lambda ids, mask: network({"input_ids": ids, "attention_mask": mask.long()})["sentence_embedding"], train_it()
+    def embed(ids: Tensor, mask: Tensor) -> Tensor:
+        return network({"input_ids": ids, "attention_mask": mask.long()})["sentence_embedding"]
+
+    return network, embed, train_it()
 
 
 @torch.no_grad()
-def accuracy(embed: Embed, train: Split, validation: Split) -> float:
-    """Of logistic regression on the embeddings."""
-    if isinstance(embed, torch.nn.Module):
-        embed.eval()
+def accuracy(model: torch.nn.Module, embed: Embed, train: Split, validation: Split) -> float:
+    """Of logistic regression on the embeddings, without dropout."""
+    model.eval()
     sides = []
     for split in (train, validation):
         parts = [tensors(split, visits) for visits in sampling.by_length(split.lengths, 64)]
@@ -101,9 +103,9 @@ def accuracy(embed: Embed, train: Split, validation: Split) -> float:
     return float(LogisticRegression(C=10.0, max_iter=1000).fit(*sides[0]).score(*sides[1]))
 
 
-def course(way: tuple[Embed, Steps], data_set: DataSet, every: int) -> list[tuple[float, float]]:
+def course(way: Way, data_set: DataSet, every: int) -> list[tuple[float, float]]:
     """CPU seconds so far and validation accuracy, every few steps."""
-    embed, steps = way
+    model, embed, steps = way
     spent, seen = 0.0, []
     splits = data_set.split("train"), data_set.split("validation")
     while True:
@@ -112,7 +114,7 @@ def course(way: tuple[Embed, Steps], data_set: DataSet, every: int) -> list[tupl
         spent += measuring.cpu_seconds() - began
         if done < every:
             return seen
-        seen.append((spent, accuracy(embed, *splits)))
+        seen.append((spent, accuracy(model, embed, *splits)))
 
 
 def until(seen: list[tuple[float, float]], target: float) -> float | None:
@@ -120,9 +122,9 @@ def until(seen: list[tuple[float, float]], target: float) -> float | None:
     return next((spent for spent, reached in seen if reached >= target), None)
 
 
-def prepared(asked: argparse.Namespace, seed: int, folder: Path) -> tuple[Config, DataSet]:
+def configured(asked: argparse.Namespace, seed: int, folder: Path) -> Config:
     """A subset of the texts, drawn by the seed; phase 2 as it is by default."""
-    config = Config(
+    return Config(
         name="benchmark",
         seed=seed,
         data={"source": str(asked.texts), "max_length": 128, "rows": {"per_class": asked.per_class, "validation": 350, "test": 350}},
@@ -130,8 +132,6 @@ def prepared(asked: argparse.Namespace, seed: int, folder: Path) -> tuple[Config
         store=str(folder / "store"),
         scratch=str(folder / "scratch"),
     )
-    words, limit = pretrained.load_tokenizer(config.encoder)
-    return config, DataSet(data.prepare(config.data, words, limit, Store(config.store, config.scratch), seed))
 
 
 def main() -> None:
@@ -150,7 +150,8 @@ def main() -> None:
     courses: dict[str, list[list[tuple[float, float]]]] = {}
     for seed in range(asked.seeds):
         with tempfile.TemporaryDirectory() as temporary:
-            config, data_set = prepared(asked, seed, Path(temporary))
+            config = configured(asked, seed, Path(temporary))
+            data_set = planning.prepare(config)
             torch.manual_seed(seed)
             seen = course(ours(phases.build("contrastive", config, data_set), asked.steps), data_set, asked.every)
             courses.setdefault("ours", []).append(seen)

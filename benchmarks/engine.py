@@ -25,11 +25,9 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from threephase_ray import data, phases, pretrained, sampling
+from threephase_ray import phases, planning, pretrained, sampling
 from threephase_ray.command import dump, read
 from threephase_ray.config import Config
-from threephase_ray.loader import DataSet
-from threephase_ray.results import Store
 from threephase_ray.training import loop
 from threephase_ray.training.fit import worker_environment
 
@@ -87,8 +85,7 @@ def train_bare(config: Config) -> None:
     """A worker of bare torch: its CPU seconds, and those on the clock from its first step's end to its last's."""
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
-    words, limit = pretrained.load_tokenizer(config.encoder)
-    data_set = DataSet(data.prepare(config.data, words, limit, Store(config.store, config.scratch), config.seed))
+    data_set = planning.prepare(config)
     began = time.process_time()
     phase = phases.build("finetune", config, data_set)
     torch.manual_seed(0)
@@ -110,6 +107,7 @@ def train_bare(config: Config) -> None:
         optimizer.zero_grad()
         ended.append(time.time())
     print(json.dumps({"cpu": time.process_time() - began, "clock": ended[-1] - ended[0]}))
+    dist.destroy_process_group()
 
 
 def per_text(way: Any, asked: argparse.Namespace, folder: Path, workers: int) -> dict[str, float]:

@@ -61,16 +61,24 @@ def _answer(process: subprocess.Popen[str], word: str, name: str) -> str:
     raise SystemExit(f"{name}: ended with {process.wait()}; run it alone to see why: {' '.join(map(str, process.args))}")
 
 
+def look(process: psutil.Process, cpu: dict[psutil.Process, float]) -> list[float]:
+    """Note the CPU seconds of a process and of all below it, those that ended keeping what they had, and return their memory in GiB."""
+    sizes: list[float] = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for each in [process, *process.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                cpu[each] = sum(each.cpu_times()[:2])
+                sizes.append(each.memory_info().rss / 2**30)
+    return sizes
+
+
 def tree_cpu_seconds(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> float:
     """CPU seconds of a command and of all processes below it, each as it was seen last."""
-    seen: dict[tuple[int, float], float] = {}
+    seen: dict[psutil.Process, float] = {}
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
-        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=said, stderr=said)
+        process = psutil.Popen(command, env=environment, cwd=folder, stdout=said, stderr=said)
         while process.poll() is None:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                for each in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        seen[each.pid, each.create_time()] = sum(each.cpu_times()[:2])
+            look(process, seen)
             time.sleep(0.1)
         if process.returncode:
             said.seek(0)

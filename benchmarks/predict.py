@@ -12,7 +12,6 @@ each. With `--kills` a second job is killed at random moments and started again,
 """
 
 import argparse
-import contextlib
 import json
 import os
 import signal
@@ -146,11 +145,7 @@ class Job:
     def follow(self, until: float = float("inf")) -> bool:
         """Look every second for so many seconds, and say whether the job has ended by then."""
         while (running := self.process.poll() is None) and self.spent() < until:
-            sizes = []
-            for each in [self.process, *self.process.children(recursive=True)]:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    self.cpu[each] = sum(each.cpu_times()[:2])
-                    sizes.append(each.memory_info().rss / 2**30)
+            sizes = measuring.look(self.process, self.cpu)
             self.samples.append((self.spent(), len(list(self.results.glob("_shards/*.json"))), sum(sizes), max(sizes, default=0.0)))
             time.sleep(max(0.0, min(1.0, until - self.spent())))
         assert running or self.process.returncode == 0, "the job failed"

@@ -25,11 +25,10 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
-from threephase_ray import data, demo, export, phases, pretrained
+from threephase_ray import demo, export, phases, planning, pretrained
 from threephase_ray.config import Config
 from threephase_ray.loader import DataSet
 from threephase_ray.phases.spec import Phase
-from threephase_ray.results import Store
 from threephase_ray.training import loop
 from threephase_ray.training.engine import PlainEngine, Settings
 from threephase_ray.training.fit import KEEP_MEMORY
@@ -155,8 +154,7 @@ def prepared(asked: argparse.Namespace, batch: int, folder: Path) -> tuple[Confi
         dae={"batch": batch},
         finetune={"batch": batch, "head_start": "random"},
     )
-    words, limit = pretrained.load_tokenizer(config.encoder)
-    return config, DataSet(data.prepare(config.data, words, limit, Store(config.store, config.scratch), 0))
+    return config, planning.prepare(config)
 
 
 def measured(phase: str, batch: int, asked: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
@@ -167,10 +165,11 @@ def measured(phase: str, batch: int, asked: argparse.Namespace, folder: Path) ->
         for way in WAYS[phase][1]
     }
     spent = measuring.rounds(commands, asked.rounds)
-    lines = [{"phase": phase, "batch": batch, "way": way, "ratio": measuring.ratio(each, spent["ours"]), "cpu_seconds": each}
-             for way, each in spent.items()]  # fmt: skip
-    for line in lines:
-        print(f"{phase:9} batch {batch:3} {line['way']:38} {line['ratio']['median']:.2f} times our CPU time", flush=True)
+    lines = []
+    for way, each in spent.items():
+        ratio = measuring.ratio(each, spent["ours"])
+        lines.append({"phase": phase, "batch": batch, "way": way, "ratio": ratio, "cpu_seconds": each})
+        print(f"{phase:9} batch {batch:3} {way:38} {ratio['median']:.2f} times our CPU time", flush=True)
     return lines
 
 

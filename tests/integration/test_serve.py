@@ -22,7 +22,6 @@ from tests.faults import processes
 from tests.faults.processes import Limit, free_port
 from tests.integration.places import Place, listens
 from tests.unit import test_export, tiny_models
-from threephase_ray import export
 from threephase_ray.predictions.classifier import TextClassifier
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -50,10 +49,7 @@ class Service:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("served")
-    finished = test_export.finished(folder, "bert", "cls", "tanh")
-    export.export_classifier(finished, folder / "checkpoint", test_export.LABELS, test_export.MAX_LENGTH, folder / "model" / "classifier")
-    return folder / "model"
+    return test_export.classifier_of_a_run(tmp_path_factory.mktemp("served"))
 
 
 def command(place: Place, model: Path, port: int, *knobs: str) -> list[str]:

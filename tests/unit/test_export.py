@@ -33,6 +33,14 @@ def finished(folder: Path, family: str, pooling: str, activation: str | None) ->
     return folder / "finished"
 
 
+def classifier_of_a_run(folder: Path) -> Path:
+    """A `model` folder as a run exports it, with a small stock classifier."""
+    export.export_classifier(
+        finished(folder, "bert", "cls", "tanh"), folder / "checkpoint", LABELS, MAX_LENGTH, folder / "model" / "classifier"
+    )
+    return folder / "model"
+
+
 def expected(folder: Path, words: PreTrainedTokenizerFast) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Embeddings [n, h] and logits [n, k] of the texts by our own tokenisation and model."""
     model = restore(folder).eval()

@@ -9,7 +9,6 @@ import pytest
 from ray import serve
 
 from tests.unit import test_export, tiny_models
-from threephase_ray import export
 from threephase_ray.errors import JobError
 from threephase_ray.predictions import fetching
 from threephase_ray.predictions.classifier import TextClassifier
@@ -21,10 +20,7 @@ TEXTS = [text for text, _ in tiny_models.texts(40, longest=30, seed=8)]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("served")
-    finished = test_export.finished(folder, "bert", "cls", "tanh")
-    export.export_classifier(finished, folder / "checkpoint", test_export.LABELS, test_export.MAX_LENGTH, folder / "model" / "classifier")
-    return folder / "model"
+    return test_export.classifier_of_a_run(tmp_path_factory.mktemp("served"))
 
 
 def replica(model: Path, **knobs: object) -> Replica:

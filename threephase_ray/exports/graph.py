@@ -22,7 +22,7 @@ INPUTS, OUTPUT = ("input_ids", "attention_mask"), "logits"
 
 
 class _Network(nn.Module):
-    """Logits [b, k] of token ids and attention mask [b, t]. The softmax is left to who uses them, perhaps calibrated or summed."""
+    """Logits [b, k] of token ids and attention mask [b, t]. The softmax is left to who uses them, as in stock classifiers."""
 
     def __init__(self, embedder: Embedder, head: nn.Module) -> None:
         super().__init__()
