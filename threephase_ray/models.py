@@ -11,10 +11,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from transformers.activations import ACT2FN
 
-from threephase_ray import losses, packing
-from threephase_ray.noise import IGNORED
-
-Guess = tuple[Tensor, Tensor]  # sum of the cross-entropies of tokens to rebuild, and how many were rebuilt rightly
+from threephase_ray import packing
+from threephase_ray.vocabulary import Guess, Unembedding
 
 
 class Embedder(nn.Module):
@@ -114,24 +112,6 @@ class Classifier(nn.Module):
         """Logits [b, k]."""
         logits: Tensor = self.head(self.embedder(ids, mask))
         return logits
-
-
-class Unembedding(nn.Module):
-    """The last linear map of a language model, from states to logits over the vocabulary, which are never held as a whole."""
-
-    def __init__(self, model: nn.Module) -> None:
-        """Take the map off `model`, which from then on gives the states before it, as its logits."""
-        super().__init__()
-        last: nn.Linear = model.get_output_embeddings()  # type: ignore[operator]
-        name = next(name for name, module in model.named_modules() if module is last)
-        holder, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(holder), leaf, nn.Identity())
-        self.weight, self.bias = last.weight, nn.Parameter(torch.zeros(len(last.weight))) if last.bias is None else last.bias
-
-    def forward(self, states: Tensor, targets: Tensor) -> Guess:
-        """Of states [n, h] and the tokens [n] to rebuild, those of -100 left out."""
-        asked = targets != IGNORED
-        return losses.reconstruction(states[asked], self.weight, self.bias, targets[asked])
 
 
 class TiedDecoder(nn.Module):

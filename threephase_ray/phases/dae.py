@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from threephase_ray import noise, packing, pretrained
 from threephase_ray.config import Config
 from threephase_ray.loader import DataSet, Split
-from threephase_ray.models import Embedder, Guess, TiedDecoder, Unembedding
+from threephase_ray.models import Embedder, TiedDecoder
 from threephase_ray.phases.spec import Batch, Ints, Phase, parameter_groups
 from threephase_ray.sampling import by_length, length_grouped
+from threephase_ray.vocabulary import Guess, Unembedding
 
 
 class Autoencoder(nn.Module):
@@ -22,11 +23,13 @@ class Autoencoder(nn.Module):
         """The two share weights."""
         super().__init__()
         self.embedder, self.decoder = embedder, decoder
+        decoder.unembedding.join(self)
 
     def forward(self, batch: Batch) -> Guess:
         """Of the tokens after each of `decoder_ids` [b, s] in `decoder_mask`."""
-        memory = self.embedder(batch["ids"], batch["mask"])
-        guess: Guess = self.decoder(memory, batch["decoder_ids"], batch["decoder_mask"], batch["targets"])
+        with self.decoder.unembedding.shared():
+            memory = self.embedder(batch["ids"], batch["mask"])
+            guess: Guess = self.decoder(memory, batch["decoder_ids"], batch["decoder_mask"], batch["targets"])
         return guess
 
 
@@ -38,10 +41,12 @@ class MaskedLM(nn.Module):
         super().__init__()
         self.embedder, self.language_model = embedder, language_model
         self.unembedding = Unembedding(language_model)
+        self.unembedding.join(self)
 
     def forward(self, batch: Batch) -> Guess:
         """Of the tokens that are asked for."""
-        guess: Guess = self.unembedding(self.states(batch), batch["targets"])
+        with self.unembedding.shared():
+            guess: Guess = self.unembedding(self.states(batch), batch["targets"])
         return guess
 
     def states(self, batch: Batch) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from threephase_ray.phases.spec import Batch
 from threephase_ray.training import fragments, sharded
 from threephase_ray.training.fragments import Fragment, Read
+from threephase_ray.training.gradients import Clipping
 
 Function = Callable[[nn.Module, Batch], Tensor]
 
@@ -102,7 +103,7 @@ class PlainEngine:
         self._places = fragments.whole(_names(model, self._parameters))
         self._optimizer: torch.optim.AdamW | None = torch.optim.AdamW(groups, eps=settings.epsilon, fused=True) if groups else None
         self._rates = [group["lr"] for group in groups]
-        self._clip, self._gradient_bytes = settings.clip, 0
+        self._clipping, self._gradient_bytes = Clipping(settings.clip), 0
 
     def apply(self, function: Function, batch: Batch) -> Tensor:  # noqa: D102
         return self._apply(function, batch)  # type: ignore[no-any-return]
@@ -117,18 +118,21 @@ class PlainEngine:
     def step(self, factor: float) -> None:  # noqa: D102
         assert self._optimizer is not None
         sharded.complete(self._parameters)
+        if world()[1] > 1:
+            self._clipping.forget()  # it was that of this worker's part
         for parameter in self._parameters:
             total(parameter.grad)
-        nn.utils.clip_grad_norm_(self._parameters, self._clip)
+        self._clipping.clip(self._parameters)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         self._optimizer.step()
         self._optimizer.zero_grad()
 
     def finite(self) -> bool:  # noqa: D102
-        return fragments.all_finite(parameter.grad for parameter in self._parameters)
+        return self._clipping.finite(parameter.grad for parameter in self._parameters)
 
     def discard(self) -> None:  # noqa: D102
+        self._clipping.forget()
         for parameter in self._parameters:
             parameter.grad = None
 
@@ -163,13 +167,13 @@ class DeepSpeedEngine:
         self._gather = deepspeed.zero.GatheredParameters
         self._stage, self._rates = settings.stage, [group["lr"] for group in groups]
         self._scale = settings.micros * world()[1]  # undoes DeepSpeed's means over micro-batches and workers
-        self._gradient_bytes = 0
+        self._clipping, self._gradient_bytes = Clipping(settings.clip), 0
         self._parameters = parameters = [parameter for group in groups for parameter in group["params"]]
         self._engine, self._optimizer, *_ = deepspeed.initialize(
             model=Apply(model, device, settings.precision),
             model_parameters=parameters,
             optimizer=torch.optim.AdamW(groups, eps=settings.epsilon, fused=True),
-            config=sharded.configuration(settings.stage, settings.micros, settings.clip),
+            config=sharded.configuration(settings.stage, settings.micros, settings.clip if settings.stage else 0.0),
             dist_init_required=False,
         )
         sharded.spare_reduction(self._engine, self._stage)
@@ -191,15 +195,17 @@ class DeepSpeedEngine:
     def step(self, factor: float) -> None:  # noqa: D102
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
-        if self._stage == 0:
+        if self._stage == 0:  # where DeepSpeed would compute the norm again; by now the gradients are summed over the workers
             sharded.complete(self._parameters)
+            self._clipping.clip(self._parameters)
         self._engine.step()
         sharded.forget(self._engine, self._stage)
 
     def finite(self) -> bool:  # noqa: D102
-        return fragments.all_finite(sharded.gradients(self._engine))
+        return self._clipping.finite(sharded.gradients(self._engine))
 
     def discard(self) -> None:  # noqa: D102
+        self._clipping.forget()
         sharded.skip(self._engine, self._stage)
 
     def fragments(self) -> list[Fragment]:  # noqa: D102

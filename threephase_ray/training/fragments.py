@@ -1,6 +1,5 @@
 """Fragments of flattened parameters: what an engine holds of weights and AdamW's moments, whatever the ZeRO stage."""
 
-import math
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,10 +78,3 @@ def _fresh(home: Tensor, updates: int) -> dict[str, Any]:
     """AdamW's state as it makes it itself at its first update; zero moments where `home` is padding."""
     step = torch.tensor(float(updates), dtype=torch.float32, device=home.device)  # fused AdamW counts in float32, on the device
     return {"step": step, **{kind: torch.zeros_like(home) for kind in MOMENTS}}
-
-
-def all_finite(gradients: Iterable[Tensor | None]) -> bool:
-    """Whether no number is infinite or NaN. The norm tells in one fast pass; where it overflows, the largest magnitude does."""
-    present = [gradient for gradient in gradients if gradient is not None]
-    norms = (torch.nn.utils.get_total_norm(present, kind) for kind in (2.0, math.inf))
-    return any(bool(torch.isfinite(norm)) for norm in norms)
