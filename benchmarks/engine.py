@@ -6,7 +6,8 @@ FOLDER holds train and validation files with columns text and label; the encoder
 `train.py` itself, with Ray Train, DeepSpeed, events and checks; bare torch is DistributedDataParallel over gloo with the same
 model, batches and clipping, in the same environment. Each is run twice, with few steps and with many: the difference, divided by the steps,
 leaves out all that comes once. CPU seconds are the workers' own. Efficiency: texts that two workers pass in a CPU second (or a second
-on the clock) against twice what one passes, with equally many texts for each worker.
+on the clock) against twice what one passes, with equally many texts for each worker. What the machine allows of it is told by two
+processes of bare torch that train at the same time and know nothing of each other.
 """
 
 import argparse
@@ -68,15 +69,26 @@ def ours(asked: argparse.Namespace, folder: Path, workers: int, steps: int) -> d
 def bare(asked: argparse.Namespace, folder: Path, workers: int, steps: int) -> dict[str, float]:
     """The same of bare torch, in as many processes."""
     config = configured(asked, folder, workers, steps)
+    return cost([start(asked, config, folder, rank) for rank in range(workers)])
+
+
+def strangers(asked: argparse.Namespace, folder: Path, workers: int, steps: int) -> dict[str, float]:
+    """The same of as many processes of bare torch, each of which trains alone."""
+    return cost([start(asked, configured(asked, folder, 1, steps), folder, 0) for _ in range(workers)])
+
+
+def start(asked: argparse.Namespace, config: Config, folder: Path, rank: int) -> subprocess.Popen[str]:
+    """A process of bare torch."""
     path = folder / f"{config.name}.yaml"
     path.write_text(dump(config))
-    environment = os.environ | worker_environment(config.compute) | {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": str(workers)}
-    environment |= {"MASTER_PORT": str(20_000 + time.time_ns() % 20_000), "GLOO_SOCKET_IFNAME": "lo"}
+    environment = os.environ | worker_environment(config.compute) | {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+    environment |= {"MASTER_PORT": str(20_000 + config.seed % 20_000), "WORLD_SIZE": str(config.compute.most), "RANK": str(rank)}
     command = [sys.executable, __file__, "--texts", str(asked.texts), "--bare", str(path)]
-    processes = [
-        subprocess.Popen(command, env=environment | {"RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        for rank in range(workers)
-    ]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def cost(processes: list[subprocess.Popen[str]]) -> dict[str, float]:
+    """CPU seconds of all of them, and the first one's on the clock."""
     told = [json.loads(process.communicate()[0].splitlines()[-1]) for process in processes]
     return {"cpu": sum(each["cpu"] for each in told), "clock": told[0]["clock"]}
 
@@ -134,15 +146,15 @@ def main() -> None:
     rounds = []
     for _ in range(asked.rounds):
         with tempfile.TemporaryDirectory() as temporary:
-            pairs = [(way, workers) for workers in (1, 2) for way in (ours, bare)]
+            pairs = [(ours, 1), (bare, 1), (ours, 2), (bare, 2), (strangers, 2)]
             rounds.append({f"{way.__name__} {workers}": per_text(way, asked, Path(temporary), workers) for way, workers in pairs})
         print(json.dumps(rounds[-1]), flush=True)
     column = lambda name, kind: [each[name][kind] for each in rounds]  # noqa: E731
     found = {f"ours to bare, {n} worker(s), CPU": measuring.ratio(column(f"ours {n}", "cpu"), column(f"bare {n}", "cpu")) for n in (1, 2)}
     for kind, scale in (("cpu", 1.0), ("clock", 0.5)):  # two workers share the clock
         found |= {
-            f"efficiency of {way}, {kind}": measuring.ratio([scale * each for each in column(f"{way} 1", kind)], column(f"{way} 2", kind))
-            for way in ("ours", "bare")
+            f"efficiency of {way}, {kind}": measuring.ratio([scale * each for each in column(f"{one} 1", kind)], column(f"{way} 2", kind))
+            for one, way in (("ours", "ours"), ("bare", "bare"), ("bare", "strangers"))
         }
     for name, each in found.items():
         print(f"{name:34} {each['median']:.3f}")

@@ -8,9 +8,8 @@ import torch.distributed.nn
 from torch import Tensor
 from torch.nn import functional as F
 
+from threephase_ray.memory import tokens_at_once
 from threephase_ray.noise import IGNORED
-
-_LOGITS = 2**26  # that are held at a time
 
 
 def reconstruction(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,7 +35,7 @@ class _Reconstruction(torch.autograd.Function):
     def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Loss and hits; the loss's gradients, where they are asked for, are kept for backward."""
         loss, hits = (torch.zeros((), dtype=kind, device=states.device) for kind in (torch.float32, torch.long))
-        low, low_bias, chunk = weight.to(dtype), bias.to(dtype), max(1, _LOGITS // len(weight))
+        low, low_bias, chunk = weight.to(dtype), bias.to(dtype), tokens_at_once(len(weight))
         of_states: list[Tensor] = []
         of_weight = of_bias = None
         for some, wanted in zip(states.to(dtype).split(chunk), targets.split(chunk), strict=True):

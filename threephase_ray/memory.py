@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 STAGES = (0, 1, 2, 3)
+USABLE = 0.9  # share of a worker's memory that is planned with: libraries and gaps between tensors take the rest
+LOGITS = 2**26  # that a language model's loss holds at a time, of as many tokens as they suffice for
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,15 @@ def state_bytes(stage: int, parameters: int, workers: int) -> int:
 
 
 def activation_bytes(size: Size) -> int:
-    """Float32 activations of one forward pass, roughly (Korthikanti et al. 2022, without recomputation), and the logits thrice."""
+    """Float32 activations of one forward pass, roughly (Korthikanti et al. 2022, without recomputation), and thrice the logits held."""
     layer = size.tokens * (68 * size.hidden + 10 * size.heads * size.length)
-    return size.layers * layer + 12 * size.tokens * size.vocabulary
+    at_once = min(size.tokens, tokens_at_once(size.vocabulary)) if size.vocabulary else 0
+    return size.layers * layer + 12 * at_once * size.vocabulary
+
+
+def tokens_at_once(vocabulary: int) -> int:
+    """Tokens whose logits over a vocabulary are held at a time."""
+    return max(1, LOGITS // vocabulary)
 
 
 def needed(stage: int, size: Size, workers: int) -> int:
@@ -36,15 +44,12 @@ def needed(stage: int, size: Size, workers: int) -> int:
 
 
 def lowest_stage(size: Size, workers: int, available: int) -> tuple[int, str]:
-    """The lowest stage that fits into `available` bytes, at least 1 with several workers, and why."""
-    first = 0 if workers == 1 else 1
-    for stage in STAGES[first:]:
-        if needed(stage, size, workers) <= available:
-            reason = "one worker has nobody to share with" if workers == 1 else f"the lowest from {first} that fits"
+    """The lowest stage that fits into the usable part of `available` bytes, and why: each one higher costs more time."""
+    stages, reason = (STAGES[:1], "one worker has nobody to share with") if workers == 1 else (STAGES, "the lowest that fits")
+    for stage in stages:
+        if needed(stage, size, workers) <= USABLE * available:
             return stage, f"{reason}: {gigabytes(needed(stage, size, workers))} of {gigabytes(available)}"
-        if workers == 1:
-            break
-    last = first if workers == 1 else 3
+    last = stages[-1]
     return last, f"even stage {last} needs {gigabytes(needed(last, size, workers))} of {gigabytes(available)}: it may not fit"
 
 

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from threephase_ray.training import checkpoint
+from threephase_ray.training import checkpoint, gradients
 from threephase_ray.training.engine import DeepSpeedEngine, Engine, PlainEngine, Settings
 
 ROWS, TOKENS, WORDS, HIDDEN = 8, 5, 13, 7
@@ -128,6 +128,7 @@ def in_child(folder: Path, tasks: list[Task], rank: int, meeting: int) -> int:
     """The exit code of a rank; a forked child must not run on into its parent's code."""
     try:
         torch.set_num_threads(1)
+        gradients._LARGE = 40  # of these small tensors, too, some are sent alone
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(tasks[0].workers))
         dist.init_process_group("gloo", init_method=f"file://{folder}/meeting-{meeting}", rank=rank, world_size=tasks[0].workers)
         for task in tasks:

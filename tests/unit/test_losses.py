@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tests.unit import tiny_models
-from threephase_ray import losses, sampling
+from threephase_ray import losses, memory, sampling
 from threephase_ray.phases import dae
 
 
@@ -129,7 +129,7 @@ def test_pair_labels_are_the_share_of_levels_that_match() -> None:
 
 @pytest.mark.parametrize("held", [1, 3 * 11, 10**6])
 def test_reconstruction_is_the_cross_entropy_whatever_is_held_at_a_time(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(losses, "_LOGITS", held)
+    monkeypatch.setattr(memory, "LOGITS", held)
     torch.manual_seed(held)
     parts = [torch.randn(*shape, requires_grad=True) for shape in ((10, 6), (11, 6), (11,))]
     targets = torch.randint(0, 11, (10,))

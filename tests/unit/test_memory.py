@@ -1,8 +1,9 @@
+import math
 from dataclasses import replace
 
 import pytest
 
-from threephase_ray.memory import STAGES, Size, activation_bytes, gigabytes, lowest_stage, needed, state_bytes
+from threephase_ray.memory import LOGITS, STAGES, USABLE, Size, activation_bytes, gigabytes, lowest_stage, needed, state_bytes
 
 SIZE = Size(parameters=22_000_000, layers=6, hidden=384, heads=12, tokens=32 * 48, length=48, vocabulary=30_522)
 
@@ -33,17 +34,23 @@ def test_a_higher_stage_never_needs_more(workers: int) -> None:
     assert (len(set(amounts)) == 1) == (workers == 1)
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_the_lowest_stage_that_fits(stage: int) -> None:
-    exactly = needed(stage, SIZE, 4)
+    exactly = math.ceil(needed(stage, SIZE, 4) / USABLE)
     assert lowest_stage(SIZE, 4, exactly)[0] == stage
     assert lowest_stage(SIZE, 4, exactly - 1)[0] == min(3, stage + 1)
 
 
-def test_several_workers_share_the_optimizer_even_where_memory_is_plenty() -> None:
+def test_nothing_is_sharded_where_memory_is_plenty() -> None:
     stage, reason = lowest_stage(SIZE, 2, 10**12)
-    assert stage == 1
-    assert reason == f"the lowest from 1 that fits: {gigabytes(needed(1, SIZE, 2))} of 1000.00 GB"
+    assert stage == 0
+    assert reason == f"the lowest that fits: {gigabytes(needed(0, SIZE, 2))} of 1000.00 GB"
+
+
+def test_logits_are_held_of_some_tokens_at_a_time() -> None:
+    few, many, more = (replace(SIZE, layers=0, tokens=tokens) for tokens in (100, 10_000, 20_000))
+    assert activation_bytes(few) == 12 * 100 * 30_522
+    assert activation_bytes(many) == activation_bytes(more) <= 12 * LOGITS
 
 
 def test_one_worker_has_nobody_to_share_with() -> None:

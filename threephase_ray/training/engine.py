@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from threephase_ray.phases.spec import Batch
-from threephase_ray.training import fragments, sharded
+from threephase_ray.training import fragments, gradients, sharded
 from threephase_ray.training.fragments import Fragment, Read
 from threephase_ray.training.gradients import Clipping
 
@@ -117,11 +117,9 @@ class PlainEngine:
 
     def step(self, factor: float) -> None:  # noqa: D102
         assert self._optimizer is not None
-        sharded.complete(self._parameters)
         if world()[1] > 1:
             self._clipping.forget()  # it was that of this worker's part
-        for parameter in self._parameters:
-            total(parameter.grad)
+        gradients.add_up(self._parameters)
         self._clipping.clip(self._parameters)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
@@ -166,7 +164,7 @@ class DeepSpeedEngine:
         deepspeed = sharded.library(device)
         self._gather = deepspeed.zero.GatheredParameters
         self._stage, self._rates = settings.stage, [group["lr"] for group in groups]
-        self._scale = settings.micros * world()[1]  # undoes DeepSpeed's means over micro-batches and workers
+        self._scale = settings.micros * (world()[1] if settings.stage else 1)  # undoes DeepSpeed's means over micro-batches and workers
         self._clipping, self._gradient_bytes = Clipping(settings.clip), 0
         self._parameters = parameters = [parameter for group in groups for parameter in group["params"]]
         self._engine, self._optimizer, *_ = deepspeed.initialize(
@@ -176,7 +174,7 @@ class DeepSpeedEngine:
             config=sharded.configuration(settings.stage, settings.micros, settings.clip if settings.stage else 0.0),
             dist_init_required=False,
         )
-        sharded.spare_reduction(self._engine, self._stage)
+        self._engine.enable_backward_allreduce = settings.stage > 0  # else we do it, with fewer copies
         self._places = sharded.places(self._optimizer, _names(model, parameters), self._stage)
         self._state = getattr(self._optimizer, "optimizer", self._optimizer).state
 
@@ -191,12 +189,13 @@ class DeepSpeedEngine:
         self._gradient_bytes = max(self._gradient_bytes, _bytes(sharded.gradients(self._engine)))
         if not self._engine.is_gradient_accumulation_boundary():
             self._engine.step()  # takes no step yet, but DeepSpeed counts its micro-batches here
+        elif self._stage == 0:
+            gradients.add_up(self._parameters)
 
     def step(self, factor: float) -> None:  # noqa: D102
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         if self._stage == 0:  # where DeepSpeed would compute the norm again; by now the gradients are summed over the workers
-            sharded.complete(self._parameters)
             self._clipping.clip(self._parameters)
         self._engine.step()
         sharded.forget(self._engine, self._stage)

@@ -1,10 +1,33 @@
-"""A step's gradients: whether they are finite, and their norm held below a limit."""
+"""A step's gradients: summed over the workers, found finite or not, their norm held below a limit."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+
+_LARGE = 2**18  # numbers from which on a tensor is sent by itself: a copy would cost more than one more message
+
+
+def add_up(parameters: Sequence[nn.Parameter]) -> None:
+    """Sum the gradients over the workers in place; a parameter that a step did not use has a gradient of zeros from then on."""
+    gradients = []
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        gradients.append(parameter.grad)
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return
+    small = [gradient for gradient in gradients if gradient.numel() < _LARGE]
+    together = torch.cat([gradient.flatten() for gradient in small]) if small else None
+    for gradient in gradients:
+        if gradient.numel() >= _LARGE:
+            dist.all_reduce(gradient)
+    if together is not None:
+        dist.all_reduce(together)
+        for gradient, total in zip(small, together.split([gradient.numel() for gradient in small]), strict=True):
+            gradient.copy_(total.view_as(gradient))
 
 
 class Clipping:

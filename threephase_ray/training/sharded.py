@@ -34,19 +34,6 @@ def library(device: torch.device) -> Any:
     return deepspeed
 
 
-def spare_reduction(engine: Any, stage: int) -> None:
-    """Let a single worker skip stage 0's sum over the workers: it is the gradients themselves, but copied into one tensor and back."""
-    if stage == 0 and torch.distributed.get_world_size() == 1:
-        engine.enable_backward_allreduce = False
-
-
-def complete(parameters: Iterable[Tensor]) -> None:
-    """Give each parameter that a step did not use a gradient of zeros, as the sum over the workers does."""
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-
-
 def places(optimizer: Any, names: dict[Tensor, str], stage: int) -> list[Place]:
     """Where this worker's shard lives: of the trained parameters in `names`, in the tensors that AdamW updates."""
     if stage == 0:
