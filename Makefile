@@ -1,6 +1,6 @@
 # The words that developers and CI use alike. Each target does the set-up it needs.
 .DELETE_ON_ERROR:
-.PHONY: help quickstart unit test gpu cluster faults study benchmark golden manifests requirements check audit sbom readme clean
+.PHONY: help quickstart unit test gpu cluster faults study benchmark golden manifests requirements check audit sbom knobs clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -63,13 +63,13 @@ requirements: $(READY)  ## write cluster/requirements.txt, with hashes, from pyp
 	$(BIN)/uv pip compile pyproject.toml --extra demo --extra s3 --extra serve --constraints constraints.txt --generate-hashes --no-header --quiet \
 		--python-version 3.12 --python-platform x86_64-manylinux_2_28 --output-file cluster/requirements.txt
 
-check: $(READY)  ## style, types, layers, README
+check: $(READY)  ## style, types, layers, docs/knobs.md
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict threephase_ray jobs
 	$(BIN)/lint-imports
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml threephase_ray jobs
-	$(BIN)/python -m threephase_ray.knobs --check README.md
+	$(BIN)/python -m threephase_ray.knobs --check docs/knobs.md
 
 # What looks at the packages stands apart from them: cyclonedx-bom brings a parser with it that would cost every process of Ray two seconds.
 .venv/audit: constraints.txt | $(READY)
@@ -82,8 +82,8 @@ audit: $(READY) .venv/audit  ## known weaknesses of the packages that are instal
 sbom: $(READY) .venv/audit  ## sbom.json: all packages with versions and licences (CycloneDX)
 	.venv/audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file sbom.json $(BIN)/python
 
-readme: $(READY)  ## write the table of knobs into README.md
-	$(BIN)/python -m threephase_ray.knobs README.md
+knobs: $(READY)  ## write docs/knobs.md
+	$(BIN)/python -m threephase_ray.knobs docs/knobs.md
 
 clean:  ## remove the environment and the caches; the store stays
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

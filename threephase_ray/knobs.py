@@ -1,11 +1,10 @@
-"""The list of knobs, and what is made of it: the text of --help and the README's table.
+"""The list of knobs, and what is made of it: the text of --help and the page docs/knobs.md.
 
-`python -m threephase_ray.knobs README.md` writes the table between its markers; with `--check` it only compares.
+`python -m threephase_ray.knobs docs/knobs.md` writes the page; with `--check` it only compares.
 """
 
 import argparse
 import json
-import re
 import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,17 @@ from pydantic.fields import FieldInfo
 from threephase_ray.config import Config
 
 REQUIRED = "required"
-BEGIN, END = "<!-- knobs: written by `make readme` -->", "<!-- end of knobs -->"
+HEAD = """# Knobs
+
+<!-- written by `make knobs` -->
+A knob stands in a YAML file (`dae: {noise_ratio: 0.4}`) or is a flag (`--dae.noise_ratio 0.4`); null is nothing. `--help`
+of a job prints its own.
+
+## Training, sweeps and studies
+
+`jobs/train.py` and `jobs/prepare.py` take all but the sections `sweep` and `study`, `jobs/sweep.py` all but `study`,
+`jobs/study.py` all but `sweep`.
+"""
 KINDS = {str: "text", int: "integer", float: "number", bool: "true or false"}
 SIGNS = {Ge: ("ge", "≥"), Gt: ("gt", ">"), Le: ("le", "≤"), Lt: ("lt", "<")}
 
@@ -172,7 +181,7 @@ def help_text(description: str, kind: type[BaseModel] = Config) -> str:
 
 
 def table(kind: type[BaseModel]) -> str:
-    """The README's table of knobs: a line for each section, then its knobs."""
+    """A table of knobs in Markdown: a line for each section, then its knobs."""
     meanings, lines = sections(kind), ["| knob | values | default | meaning |", "|---|---|---|---|"]
     for section, members in _by_section(kind).items():
         if section:
@@ -185,33 +194,36 @@ def _table_beside(first: str, job: str, kind: type[BaseModel]) -> str:
     """The table of another job's knobs, without those that the first table has."""
     head, rule, *lines = table(kind).splitlines()
     own = [line for line in lines if line not in first.splitlines()]
-    return "\n".join([f"`jobs/{job}.py` has `name`, `store`, `scratch` and `compute` of these, and:\n", head, rule, *own])
+    return "\n".join([f"## `jobs/{job}.py`\n\n`name`, `store`, `scratch` and `compute` as above, and:\n", head, rule, *own])
 
 
-def main(argv: Sequence[str]) -> int:
-    """Write the table into a file, or with `--check` say whether it stands there already: exit code 0 or 1."""
-    from threephase_ray.exporting import ExportConfig  # here, for only the table tells of every job's knobs at once
+def page() -> str:
+    """The knobs of all jobs as a page in Markdown."""
+    from threephase_ray.exporting import ExportConfig  # here, for only the page tells of every job's knobs at once
     from threephase_ray.predicting import PredictConfig
     from threephase_ray.serving import ServeConfig
     from threephase_ray.studying import Study
     from threephase_ray.sweeping import SweepConfig
 
     class Everything(SweepConfig):
-        """The knobs of all jobs."""
+        """The knobs of training, sweeps and studies."""
 
         study: Study = Field(Study(), description="the comparison")
 
-    path = Path(argv[-1])
-    old = path.read_text(encoding="utf-8")
     others: dict[str, type[BaseModel]] = {"predict": PredictConfig, "serve": ServeConfig, "export": ExportConfig}
     first = table(Everything)
-    tables = "\n\n".join([first, *(_table_beside(first, job, kind) for job, kind in others.items())])
-    new = re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{tables}\n{END}", old, flags=re.DOTALL)
-    if "--check" in argv:
-        print(f"{path}: the table of knobs is {'up to date' if new == old else 'not up to date: run `make readme`'}")
-        return int(new != old)
-    path.write_text(new, encoding="utf-8")
-    return 0
+    return "\n\n".join([HEAD.rstrip(), first, *(_table_beside(first, job, kind) for job, kind in others.items())]) + "\n"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the page into a file, or with `--check` say whether it stands there already: exit code 0 or 1."""
+    path, new = Path(argv[-1]), page()
+    if "--check" not in argv:
+        path.write_text(new, encoding="utf-8")
+        return 0
+    same = path.is_file() and path.read_text(encoding="utf-8") == new
+    print(f"{path}: {'up to date' if same else 'not up to date: run `make knobs`'}")
+    return int(not same)
 
 
 if __name__ == "__main__":
