@@ -28,7 +28,7 @@ def test_whole_run_on_this_machine(place: Place) -> None:
     results = place.results()
     assert [row["phase"] for row in results["phases"]] == ["dae", "contrastive", "finetune"]
     assert not any(row["reused"] for row in results["phases"])
-    assert all(row["workers"] == 2 and row["stage"] == 1 and row["engine"] == "deepspeed" for row in results["phases"])
+    assert all(row["workers"] == 2 and row["stage"] == 0 and row["engine"] == "deepspeed" for row in results["phases"])
     assert results["test"]["rows"] == sum(map(sum, results["test"]["confusion"])) == 12
     assert "macro F1" in done.stdout
     assert "plain fine-tuning" in done.stdout
