@@ -88,7 +88,7 @@ def load_config(encoder: Encoder) -> PreTrainedConfig:
 
 
 def load_tokenizer(encoder: Encoder) -> tuple[PreTrainedTokenizerBase, int]:
-    """The encoder's fast tokenizer, and the most tokens that the model takes."""
+    """The encoder's fast tokenizer, and the most tokens that the model takes; a ConfigError where there is none."""
     config = load_config(encoder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source(encoder), revision=encoder.revision, trust_remote_code=False)
@@ -102,7 +102,7 @@ def load_tokenizer(encoder: Encoder) -> tuple[PreTrainedTokenizerBase, int]:
 
 
 def pooling(encoder: Encoder) -> str:
-    """`encoder.pooling`, or the checkpoint's own (its `1_Pooling`), or that of the first token."""
+    """`encoder.pooling`, or the checkpoint's own (its `1_Pooling`), or that of the first token; ConfigError if it is another."""
     if encoder.pooling != "auto":
         return encoder.pooling
     path = cached_file(source(encoder), "1_Pooling/config.json", revision=encoder.revision, _raise_exceptions_for_missing_entries=False)
@@ -153,7 +153,7 @@ def _weight_files(encoder: Encoder) -> list[str]:
 
 
 def pretrained(encoder: Encoder) -> Embedder:
-    """The pretrained encoder in float32, without a pooler, under its own pooling."""
+    """The pretrained encoder in float32, without a pooler, under its own pooling; a ConfigError where weights are missing."""
     config = load_config(encoder)
     options = {**_loading(encoder), **without_pooler(config)}
     model, info = AutoModel.from_pretrained(source(encoder), config=config, output_loading_info=True, **options)
