@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import safe_open
 from torch import nn
 from transformers import (
@@ -76,7 +77,7 @@ def load_config(encoder: Encoder) -> PreTrainedConfig:
     """
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(source(encoder), revision=encoder.revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
         raise ConfigError(f"encoder.path: no usable model at {encoder.path!r}\n  {_first_line(error)}") from error
     if not hasattr(config, "hidden_size") or getattr(config, "is_encoder_decoder", False):
         raise ConfigError(f"encoder.path: {encoder.path!r} is a {config.model_type} model; an encoder such as BERT or RoBERTa is needed")
