@@ -1,6 +1,6 @@
 # The words that developers and CI use alike. Each target does the set-up it needs.
 .DELETE_ON_ERROR:
-.PHONY: help quickstart unit test gpu cluster faults study benchmark golden manifests requirements check audit sbom knobs clean
+.PHONY: help quickstart unit test gpu cluster faults study benchmark golden manifests requirements check audit sbom knobs docs clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -63,13 +63,14 @@ requirements: $(READY)  ## write cluster/requirements.txt, with hashes, from pyp
 	$(BIN)/uv pip compile pyproject.toml --extra demo --extra s3 --extra serve --constraints constraints.txt --generate-hashes --no-header --quiet \
 		--python-version 3.12 --python-platform x86_64-manylinux_2_28 --output-file cluster/requirements.txt
 
-check: $(READY)  ## style, types, layers, docs/knobs.md
+check: $(READY)  ## style, types, layers, docs/knobs.md, the reference
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict threephase_ray jobs
 	$(BIN)/lint-imports
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml threephase_ray jobs
 	$(BIN)/python -m threephase_ray.knobs --check docs/knobs.md
+	$(BIN)/python docs/reference/build.py build/docs
 
 # What looks at the packages stands apart from them: cyclonedx-bom brings a parser with it that would cost every process of Ray two seconds.
 .venv/audit: constraints.txt | $(READY)
@@ -84,6 +85,9 @@ sbom: $(READY) .venv/audit  ## sbom.json: all packages with versions and licence
 
 knobs: $(READY)  ## write docs/knobs.md
 	$(BIN)/python -m threephase_ray.knobs docs/knobs.md
+
+docs: $(READY)  ## the reference of the package from its docstrings: build/docs/index.html
+	$(BIN)/python docs/reference/build.py build/docs
 
 clean:  ## remove the environment and the caches; the store stays
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

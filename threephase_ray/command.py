@@ -102,7 +102,7 @@ def ended(run: Callable[[], int]) -> int:
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str], bool]:
-    """Separate `--config FILE` and `--dry-run` from the knobs' flags."""
+    """Separate `--config FILE` and `--dry-run` from the knobs' flags; a ConfigError if a path is missing."""
     files, flags, rest = [], [], iter(arguments)
     for word in rest:
         if word == "--config":

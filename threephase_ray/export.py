@@ -24,8 +24,10 @@ def export_encoder(finished: Path, tokenizer: Path, max_length: int, out: Path) 
     """Write the embedder of a finished phase as a stock `SentenceTransformer`, whose `encode` gives its embeddings.
 
     Args:
-        finished: folder that `models.save` wrote. tokenizer: folder of the tokenizer that made the data set.
-        max_length: tokens after which texts are cut. out: folder to write, replaced where it exists.
+        finished: folder that `models.save` wrote.
+        tokenizer: folder of the tokenizer that made the data set.
+        max_length: tokens after which texts are cut.
+        out: folder to write, replaced where it exists.
     """
     model = restore(finished)
     embedder = model.embedder if isinstance(model, Classifier) else model

@@ -9,7 +9,8 @@ Ints = NDArray[np.int64]
 def ratios(sizes: Ints, min_ratio: float, max_ratio: float) -> NDArray[np.float64]:
     """How many times each class of `sizes` [k] grows (Eq. 4-5).
 
-        f(n_k) = log(n_max / n_k) * max_ratio / log(n_max);  ratio_k = f(n_k) if f(n_k) >= min_ratio else 1
+        f(n_k)  = log(n_max / n_k) * max_ratio / log(n_max)
+        ratio_k = f(n_k) if f(n_k) >= min_ratio else 1
 
     The paper prints Eq. 5a as min(min_ratio, f), which would shrink every class; its text ("lower bound") and the authors'
     code do what stands here. No class is resized where n_max is 1, and an empty class stays empty.

@@ -1,6 +1,6 @@
 """One holder at a time for a name, on nothing but exclusive creation of files.
 
-Token n is taken by creating locks/<name>/<n>.json; its holder writes <n>.beat again and again, and <n>.released at the end.
+Token n is taken by creating `locks/<name>/<n>.json`; its holder writes `<n>.beat` again and again, and `<n>.released` at the end.
 Whoever finds the newest token released, or its beat unchanged for a whole lease by the own clock, may take the next one. So a
 holder that was only asleep can find itself replaced: it asks `check` before it makes anything final. No two clocks are compared.
 """

@@ -19,7 +19,9 @@ def reconstruction(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor
     needs of them is computed along with the loss.
 
     Args:
-        states: [n, h]. weight, bias: of the linear map to logits, [v, h] and [v]. targets: the tokens [n].
+        states: of the tokens, [n, h].
+        weight, bias: of the linear map to logits, [v, h] and [v].
+        targets: the tokens [n].
     """
     kind = states.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
@@ -69,7 +71,8 @@ def classification(logits: Tensor, labels: Tensor, smoothing: float = 0.0, weigh
     """Sum of the softmax cross-entropies: logits [b, k], labels [b], rows with label -100 left out.
 
     Args:
-        smoothing: share of each target that is spread evenly over all classes. weights: factors [b] of the rows' losses.
+        smoothing: share of each target that is spread evenly over all classes.
+        weights: factors [b] of the rows' losses.
     """
     reduction = "sum" if weights is None else "none"
     each = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction=reduction, label_smoothing=smoothing)
@@ -94,13 +97,15 @@ def pair_labels(labels: Tensor, others: Tensor) -> Tensor:
 def supervised_contrastive(embeddings: Tensor, others: Tensor, alike: Tensor, allowed: Tensor, temperature: float) -> Tensor:
     """Supervised contrastive loss of each anchor, [n] (Khosla et al. 2020, L_out), times the temperature.
 
-        l_i = -T * sum_j y_ij log(exp(s_ij / T) / sum_k exp(s_ik / T)) / sum_j y_ij,   s_ij the cosine of i and j
+        l_i = -T * sum_j y_ij log(exp(s_ij / T) / sum_k exp(s_ik / T)) / sum_j y_ij
 
-    The factor T keeps the size of the gradient from depending on the temperature. With several label levels y_ij is the pair
-    label. An anchor without a positive has loss 0; `positives` says which.
+    Here s_ij is the cosine of i and j, and y_ij their pair label. The factor T, the temperature, keeps the size of the gradient
+    from depending on it. An anchor without a positive has loss 0; `positives` says which.
 
     Args:
-        embeddings: anchors [n, d]. others: texts that they meet [m, d]. alike: pair labels [n, m].
+        embeddings: anchors [n, d].
+        others: texts that they meet [m, d].
+        alike: pair labels [n, m].
         allowed: [n, m], false where a text would meet itself or padding.
     """
     scores = F.normalize(embeddings.float(), dim=-1) @ F.normalize(others.float(), dim=-1).T / temperature

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import safe_open
 from torch import nn
 from transformers import (
@@ -76,7 +77,7 @@ def load_config(encoder: Encoder) -> PreTrainedConfig:
     """
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(source(encoder), revision=encoder.revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
         raise ConfigError(f"encoder.path: no usable model at {encoder.path!r}\n  {_first_line(error)}") from error
     if not hasattr(config, "hidden_size") or getattr(config, "is_encoder_decoder", False):
         raise ConfigError(f"encoder.path: {encoder.path!r} is a {config.model_type} model; an encoder such as BERT or RoBERTa is needed")
@@ -88,7 +89,7 @@ def load_config(encoder: Encoder) -> PreTrainedConfig:
 
 
 def load_tokenizer(encoder: Encoder) -> tuple[PreTrainedTokenizerBase, int]:
-    """The encoder's fast tokenizer, and the most tokens that the model takes."""
+    """The encoder's fast tokenizer, and the most tokens that the model takes; a ConfigError where there is none."""
     config = load_config(encoder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source(encoder), revision=encoder.revision, trust_remote_code=False)
@@ -102,7 +103,7 @@ def load_tokenizer(encoder: Encoder) -> tuple[PreTrainedTokenizerBase, int]:
 
 
 def pooling(encoder: Encoder) -> str:
-    """`encoder.pooling`, or the checkpoint's own (its `1_Pooling`), or that of the first token."""
+    """`encoder.pooling`, or the checkpoint's own (its `1_Pooling`), or that of the first token; ConfigError if it is another."""
     if encoder.pooling != "auto":
         return encoder.pooling
     path = cached_file(source(encoder), "1_Pooling/config.json", revision=encoder.revision, _raise_exceptions_for_missing_entries=False)
@@ -153,7 +154,7 @@ def _weight_files(encoder: Encoder) -> list[str]:
 
 
 def pretrained(encoder: Encoder) -> Embedder:
-    """The pretrained encoder in float32, without a pooler, under its own pooling."""
+    """The pretrained encoder in float32, without a pooler, under its own pooling; a ConfigError where weights are missing."""
     config = load_config(encoder)
     options = {**_loading(encoder), **without_pooler(config)}
     model, info = AutoModel.from_pretrained(source(encoder), config=config, output_loading_info=True, **options)

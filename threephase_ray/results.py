@@ -1,6 +1,6 @@
 """Finished results, each named by a hash of all it depends on, in a folder or an object store.
 
-<name>/manifest.json is created last, once and for all: it names the attempt that counts, and size and SHA-256 of each of its files.
+`<name>/manifest.json` is created last, once and for all: it names the attempt that counts, and size and SHA-256 of each of its files.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Texts tokenised once into Arrow files that workers can map.
 
-A shard holds one record batch: `row` int64 (number of the row in its source), `tokens` list<int32> with the special
-tokens, `words` list<uint8> (0 continues a word, 1 starts one, 2 is a special token), `labels` int32[levels] from coarse
+A shard holds one record batch: `row` int64 (number of the row in its source), `tokens` (`list<int32>`) with the special
+tokens, `words` (`list<uint8>`: 0 continues a word, 1 starts one, 2 is a special token), `labels` int32 [levels] from coarse
 to fine (-1: none).
 """
 

@@ -62,7 +62,7 @@ class File:
         return fsspec.core.OpenFile(self.system, self.path, "rt", compression, encoding, "surrogateescape", "")
 
     def values(self, columns: Sequence[str], encoding: str) -> formats.Values:
-        """(Line or row number, values of the columns) of every row."""
+        """(Line or row number, values of the columns) of every row; a ConfigError for an unknown encoding, a DataError for a bad file."""
         try:
             "".encode(encoding)
         except LookupError as error:
@@ -157,7 +157,7 @@ def _source(source: str) -> dict[str, list[Origin]]:
 
 
 def files(uri: str, knob: str) -> list[File]:
-    """The files that a demo, path, folder, glob or URI stands for."""
+    """The files that a demo, path, folder, glob or URI stands for; a DataError where there are none."""
     system, path = _locate(_undemo(uri, knob), knob)
     if any(letter in path for letter in "*?["):
         found = [file for entry in sorted(_ask(system.glob, path, knob)) for file in _under(system, entry)]

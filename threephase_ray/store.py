@@ -21,7 +21,7 @@ _WATCH = 1.2  # leases for which a holder is watched before it counts as alive
 
 
 def names(store: Store) -> list[str]:
-    """The results of which the store has anything, finished or not: data/<key> and phases/<phase>-<key>."""
+    """The results of which the store has anything, finished or not: `data/<key>` and `phases/<phase>-<key>`."""
     found = {tuple(path.split("/")[:2]) for kind in ("data", "phases") for path in store.storage.sizes(kind)}
     found |= {("phases", path.split("/")[1]) for path in store.storage.sizes("progress")}
     return sorted("/".join(parts) for parts in found)

@@ -36,6 +36,9 @@ def calibration(labels: NDArray[np.int64], probabilities: NDArray[np.floating], 
     `error`: the expected calibration error of the most probable class, sum over bins of rows_b / m |accuracy_b - confidence_b|
     with bins of equal width (Guo et al. 2017). `brier`: mean over rows of sum_k (p_k - [label = k])^2, from 0 to 2 (Brier 1950).
     `log_loss`: in nats. A row's probabilities are divided by their sum, which is 1 but for rounding.
+
+    Raises:
+        ValueError: the shapes do not fit.
     """
     if probabilities.ndim != 3 or probabilities.shape[1] != len(labels) or not probabilities.size or probabilities.shape[2] < _LEAST:
         raise ValueError(f"probabilities [seeds, {len(labels)}, classes] are needed, not {probabilities.shape}")

@@ -101,6 +101,9 @@ def compare(metric: Metric, labels: Labels, first: Predicted, second: Predicted,
     a single seed is right with the first arm alone, one with the second alone. So few rows that differ are no proof, as in
     the adjusted interval of paired shares (Bonett & Price 2012), and identical arms have p = 1. With one seed p is about these
     two models, not about the arms: where seeds differ much, half of such p may be below 0.05 by chance; of two seeds, one in ten.
+
+    Raises:
+        ValueError: the arms have different seeds.
     """
     splits, others = _splits(labels, first), _splits(labels, second)
     if [split.predicted.shape for split in splits] != [other.predicted.shape for other in others]:

@@ -11,7 +11,11 @@ LEVEL = 0.05
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """The p values of a family of tests, corrected so that one false alarm in the whole family has a chance of at most 5 % (Holm 1979)."""
+    """The p values of a family of tests, corrected so that one false alarm in the whole family has a chance of at most 5 % (Holm 1979).
+
+    Raises:
+        ValueError: a p value is not from 0 to 1.
+    """
     if not all(0 <= p <= 1 for p in ps):
         raise ValueError(f"p values must be from 0 to 1: {list(ps)}")
     return [float(p) for p in multipletests(ps, method="holm")[1]] if len(ps) else []

@@ -173,7 +173,7 @@ def parse(text: str, source: str) -> list[Manifest]:
 
 
 def read(path: Path) -> list[Manifest]:
-    """All objects of a YAML file, see `parse`."""
+    """All objects of a YAML file, see `parse`; a ConfigError if it cannot be read."""
     try:
         return parse(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:

@@ -113,7 +113,8 @@ def fit(model: Classifier, train: Embedded, validation: Embedded, balanced: bool
     """Set the head to the logistic regression, of five strengths, that is best on validation.
 
     Args:
-        train, validation: embeddings [n, h] and classes [n]. balanced: whether all classes weigh alike, whatever their sizes.
+        train, validation: embeddings [n, h] and classes [n].
+        balanced: whether all classes weigh alike, whatever their sizes.
     """
     head = model.head.cpu()
     head.open(torch.from_numpy(train[0]))

@@ -42,7 +42,12 @@ def run(config: ServeConfig, model: str) -> None:
 
 
 def start(config: ServeConfig, model: str) -> None:
-    """Start Ray Serve, then the replicas."""
+    """Start Ray Serve, then the replicas.
+
+    Raises:
+        ResourceError: Ray Serve cannot start, since the port is taken for example.
+        JobError: the replicas cannot.
+    """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
         serve.start(

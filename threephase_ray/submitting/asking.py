@@ -85,7 +85,7 @@ def submit(root: Path, arguments: Sequence[str]) -> int:
 
 
 def understood(root: Path, arguments: Sequence[str]) -> tuple[Wish, list[str], list[str]]:
-    """The wish, the configuration's files, and the knobs' flags."""
+    """The wish, the configuration's files, and the knobs' flags; a ConfigError where none says where to send the job."""
     known, rest = parser().parse_known_args(list(arguments))
     files, flags, dry_run = split(rest)
     is_known = bool(known.address or {"RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"} & set(os.environ))

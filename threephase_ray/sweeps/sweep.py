@@ -86,7 +86,7 @@ def asked(config: SweepConfig) -> str:
 
 
 def work(config: SweepConfig, space: Space, planner: Planner, journal: Journal, store: Store) -> None:
-    """Run what is missing."""
+    """Run what is missing; a JobError if every trial failed, `signals.Stopped` if a stop was asked for."""
     from threephase_ray.training import signals  # here, so that a preview and a sweep that is done need no Ray
     from threephase_ray.training.cluster import cluster
     from threephase_ray.training.crew import Crew

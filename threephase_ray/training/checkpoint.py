@@ -23,7 +23,7 @@ class DamagedCheckpoint(JobError):
 
 
 def snapshot(engine: Engine, reuse: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """Copies on the CPU of this worker's fragments and random states: "fragment|<name>|<start>|<kind>" [n] and "rng|<kind>" [m].
+    """Copies on the CPU of this worker's fragments and random states: `fragment|<name>|<start>|<kind>` [n] and `rng|<kind>` [m].
 
     `reuse` is an earlier snapshot that nobody needs any more: its memory is written over. Fresh memory costs several times the copy.
     """

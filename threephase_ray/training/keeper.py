@@ -29,7 +29,7 @@ _POLL_SECONDS = 0.2
 
 
 class Keeper:
-    """Saves and restores one phase under progress/<phase>-<key>/<step>-<token>/; every worker has one.
+    """Saves and restores one phase under `progress/<phase>-<key>/<step>-<token>/`; every worker has one.
 
     Each worker writes its own shard, then a receipt with size and SHA-256; when rank 0 sees all receipts and still holds the lock, it
     writes the manifest, which alone makes the checkpoint count. Nothing here is pickled.
