@@ -28,8 +28,8 @@ Transformer Models*, EMNLP 2023 (arXiv:2405.14437). "Eq. 3" means equation 3 the
   rows a step reads), `losses` (of all phases), `metrics` (scores), `memory` (bytes of a worker), `evidence` (means, intervals, tests
   over several runs).
 - **The phases**: `phases.spec.Phase`, a record of functions; `phases.dae`, `phases.contrastive`, `phases.joint`, `phases.finetune`.
-- **The networks**: `models` (embedder, head, decoder), `pretrained` (checkpoints, what they can do), `packing` (encoders without
-  padding).
+- **The networks**: `models` (embedder, head, decoder), `vocabulary` (the table of token embeddings), `pretrained` (checkpoints, what
+  they can do), `packing` (encoders without padding).
 - **Training**: `training.loop` (steps, validation, early stop), `training.engine` (model and optimiser), `training.checkpoint` (saved
   and resumed in the middle of a phase), `training.worker` (all that a worker does), `training.launch` (on Ray Train, again after
   failures), `training.crew` (worker groups that train many trials' phases).

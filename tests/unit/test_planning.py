@@ -170,7 +170,6 @@ def test_everything_is_shown(configured: Config, data_set: DataSet, tmp_path: Pa
     ("compute", "stage", "reason"),
     [
         ({"workers": 1}, 0, "nobody to share with"),
-        ({"workers": 2, "worker_memory_gb": 1000}, 0, "the lowest that fits"),
         ({"workers": 2, "worker_memory_gb": 26}, 1, "the lowest that fits"),
         ({"workers": 4, "worker_memory_gb": 1}, 3, "may not fit"),
         ({"workers": 4, "worker_memory_gb": 1, "zero_stage": 2}, 2, "as asked"),
