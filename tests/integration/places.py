@@ -79,9 +79,9 @@ def make(folder: Path) -> Place:
 
 
 @contextlib.contextmanager
-def cluster(place: Place) -> Iterator[Place]:
-    """The same on a running cluster of two CPUs with token authentication, on ports of its own."""
-    temporary = Path(f"/tmp/ray-{os.getpid()}")  # noqa: S108  # sockets need a short path
+def cluster(place: Place, name: str = "ray") -> Iterator[Place]:
+    """The same on a running cluster of two CPUs with token authentication, on ports of its own; `name`: of its folder."""
+    temporary = Path(f"/tmp/{name}-{os.getpid()}")  # noqa: S108  # sockets need a short path
     port, dashboard, metrics = free_port(), free_port(), free_port()
     environment = place.environment | {
         "RAY_AUTH_MODE": "token",
