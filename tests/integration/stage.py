@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from tests.faults.processes import Limit, TooLong, free_port
 from tests.integration import kubernetes, makefile, places, s3, standins
 from tests.integration.documents import Piece
 from tests.integration.fake_hub import TOKEN, FakeHub
+from tests.integration.warm import Warm
 from tests.unit import test_export, tiny, tiny_models
 from threephase_ray import command
 from threephase_ray.config import Config, Job
@@ -40,6 +42,7 @@ PARTS = (
 )
 JOBS: dict[str, type[Job]] = asking.JOBS | {"submit": Config, "export": ExportConfig, "serve": ServeConfig}
 ENTRY = re.compile(r"# python jobs/(?P<job>\w+)\.py .*--config \S+\.yaml.*")  # opens a configuration
+PLAN = re.compile(r"\.venv/bin/python jobs/(?!submit)\w+\.py .*--dry-run\b.*", re.DOTALL)  # starts nothing
 LABELS = ("account", "billing", "delivery")
 SECONDS = 200.0  # that a command may take
 
@@ -51,6 +54,7 @@ class Stage:
     root: Path
     environment: dict[str, str]
     places: dict[str, str]  # what the stand-ins name
+    warm: Warm
     service: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def run(self, piece: Piece, long: bool = False) -> str:
@@ -59,7 +63,8 @@ class Stage:
         if "curl " not in text:
             self.stop()
         if piece.kind == "python":
-            return self.shell(f"{makefile.PYTHON} - <<'END_OF_PROGRAM'\n{text}\nEND_OF_PROGRAM")
+            (self.root / "program.py").write_text(text, encoding="utf-8")
+            return self.ended(text, self.warm.run(["program.py"]))
         if piece.kind == "yaml":
             return self.configuration(text)
         if text.startswith("make "):
@@ -69,10 +74,17 @@ class Stage:
         return self.shell(text, standins.settings(piece.text, self.places))
 
     def shell(self, text: str, more: dict[str, str] | None = None) -> str:
-        """What a command prints that ends with 0."""
+        """What a command prints."""
         command = ["/bin/bash", "-e", "-u", "-o", "pipefail", "-c", text]
-        environment = self.environment | (more or {})
-        done = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
+        if PLAN.fullmatch(text):
+            done = self.warm.run(shlex.split(text.replace("\\\n", " "))[1:])
+        else:
+            environment = self.environment | (more or {})
+            done = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
+        return self.ended(text, done)
+
+    def ended(self, text: str, done: subprocess.CompletedProcess[str]) -> str:
+        """What it printed, if it ended with 0."""
         assert done.returncode == 0, f"{text}\nended with {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done.stdout
 
@@ -125,8 +137,8 @@ def opened(folder: Path) -> Iterator[Stage]:
         hub = stack.enter_context(FakeHub())
         pods = stack.enter_context(kubernetes.Server(["Complete"], "step 1\n"))
         place = places.make(folder / "tiny")
-        aws = s3.credentials() | {"AWS_ENDPOINT_URL": bucket.endpoint}
-        place = stack.enter_context(places.cluster(replace(place, environment=place.environment | aws), "doc"))
+        more = s3.credentials() | {"AWS_ENDPOINT_URL": bucket.endpoint, "RAY_metrics_report_interval_ms": "10000"}
+        place = stack.enter_context(places.cluster(replace(place, environment=place.environment | more), "doc"))
         home = {"HOME": str(folder), "XDG_CACHE_HOME": str(folder / "cache"), "KUBECONFIG": str(pods.config(folder / "kubeconfig"))}
         environment = place.environment | home | {"PATH": searched(folder), "PYTHONPATH": str(root), "COLUMNS": "140"}
         named = {
@@ -137,7 +149,8 @@ def opened(folder: Path) -> Iterator[Stage]:
             "hub": hub.endpoint,
             "token": TOKEN,
         }
-        stage = Stage(root, environment, named)
+        stage = Stage(root, environment, named, Warm(root, environment))
+        stack.callback(stage.warm.close)
         stack.callback(stage.stop)
         yield stage
 

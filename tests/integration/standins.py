@@ -16,7 +16,7 @@ class StandIn:
 
 @dataclass(frozen=True)
 class Change:
-    """Flags that commands get in the end, by a word that these hold."""
+    """Flags that a command gets at its end if it holds a word."""
 
     word: str
     flags: str
@@ -41,18 +41,19 @@ SMALL = (  # one worker, for the cluster has two CPUs, and a few steps
     "--compute.workers 1 --probe false --dae.steps 2 --contrastive.steps 2 --contrastive.batch 12 --finetune.steps 4"
     " --finetune.validations 2 --finetune.head_start random"
 )
-CHANGES = (
+DEMO = f"{SMALL} --encoder.path {{encoder}} --store {{shared}}"  # on a cluster whose nodes have folders of their own
+CHANGES = (  # the first one that fits
     Change("make quickstart", "--dry-run", "the demo takes minutes", SMALL),
+    Change("sweeps/demo.yaml", "--dry-run", "twelve trials take minutes", f"{DEMO} --sweep.search.trials 2"),
+    Change("studies/demo.yaml", "--dry-run", "eight runs take minutes", f"{DEMO} --study.seeds 0"),
+    Change("submit.py --job sweep", "--dry-run", "likewise", f"{SMALL} --sweep.search.trials 2 --sweep.retrain_seeds 0"),
+    Change("--name plain", "--dry-run", "the run `mine` trains, and that is enough", SMALL),
+    Change("--config other.yaml", "--dry-run", "likewise", SMALL),
     Change("jobs/train.py", SMALL, "few steps show as much as many"),
     Change("jobs/submit.py --config mine.yaml --store", SMALL, "likewise"),
     Change("jobs/predict.py", "--compute.workers 1", "one worker is enough"),
     Change("jobs/serve.py", "--port {port}", "a port that is free"),
     Change("tensorboard --logdir", "--inspect", "shows what is there, and ends"),
-    Change("sweeps/demo.yaml", "--dry-run", "twelve trials take minutes", f"{SMALL} --encoder.path {{encoder}} --sweep.search.trials 2"),
-    Change("studies/demo.yaml", "--dry-run", "eight runs take minutes", f"{SMALL} --encoder.path {{encoder}} --study.seeds 0"),
-    Change(
-        "submit.py --job sweep", "--dry-run", "likewise", f"{SMALL} --sweep.search.trials 2 --sweep.retrain_seeds 0 --sweep.limits.hours 1"
-    ),
 )
 SETTINGS = {  # of the environment, by a word of the command
     "--push.": {"HF_ENDPOINT": "{hub}", "HF_TOKEN": "{token}", "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"},
@@ -109,7 +110,7 @@ def changed(piece: Piece, places: dict[str, str], long: bool = False) -> str:
         text = text.replace(word.documented, word.instead)
     if piece.kind in ("sh", "word") and "--dry-run" not in text:
         flags = [change.long if long and change.long else change.flags for change in CHANGES if change.word in text]
-        text = " ".join([text, *flags])
+        text = " ".join([text, *flags[:1]])
     for name, place in places.items():
         text = text.replace(f"{{{name}}}", place)
     return text
