@@ -37,6 +37,10 @@ faults: $(READY)  ## kill, stop, damage and disturb runs in every way; more than
 	$(BIN)/python -m pytest -m slow tests/integration --ignore tests/integration/test_cluster.py --ignore tests/integration/test_preflight.py
 	$(BIN)/python -m tests.faults
 
+.PHONY: commands
+commands: $(READY)  ## every command of README and the guides; `make test` runs them, too, but makes plans of the longest
+	$(BIN)/python -m pytest tests/integration/test_documented_commands.py
+
 study: $(READY)  ## what each phase adds, with intervals: needs texts/snips2 and texts/atis, see jobs/configs/studies/ablation.yaml
 	$(BIN)/python jobs/study.py --config jobs/configs/studies/ablation.yaml
 

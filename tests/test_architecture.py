@@ -25,7 +25,7 @@ CONFIGS = sorted((ROOT / "jobs" / "configs").rglob("*.yaml"))
 
 def tree() -> Iterator[tuple[str, str]]:
     """(path, what it is for) of every line of README's tree."""
-    block = re.search(r"## The tree\n.*?```\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    block = re.search(r"## The tree\n.*?```text\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert block, "README.md has no tree"
     above: list[str] = []
     for line in block.group(1).splitlines():

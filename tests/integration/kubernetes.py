@@ -1,4 +1,4 @@
-"""As much of a Kubernetes API server as kubectl needs to apply, get, delete and follow one RayJob, and an operator that lets it run."""
+"""As much of a Kubernetes API server as kubectl needs to apply, get, delete and wait for objects, and an operator that lets RayJobs run."""
 
 import json
 import re
@@ -9,14 +9,26 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.integration import protobuf
+
 KINDS = {  # by the path of their group: plural names and kinds
-    "/api/v1": {"configmaps": "ConfigMap", "pods": "Pod"},
-    "/apis/ray.io/v1": {"rayjobs": "RayJob"},
+    "/api/v1": {
+        "configmaps": "ConfigMap",
+        "namespaces": "Namespace",
+        "persistentvolumeclaims": "PersistentVolumeClaim",
+        "pods": "Pod",
+        "secrets": "Secret",
+        "serviceaccounts": "ServiceAccount",
+    },
+    "/apis/ray.io/v1": {"rayclusters": "RayCluster", "rayjobs": "RayJob"},
     "/apis/batch/v1": {"jobs": "Job"},
+    "/apis/monitoring.coreos.com/v1": {"podmonitors": "PodMonitor"},
+    "/apis/networking.k8s.io/v1": {"networkpolicies": "NetworkPolicy"},
+    "/apis/policy/v1": {"poddisruptionbudgets": "PodDisruptionBudget"},
 }
 VERBS = ["create", "delete", "get", "list", "patch"]
 OBJECT = re.compile(
-    r"(?P<group>/api/v1|/apis/[a-z.]+/v1)/namespaces/(?P<namespace>[a-z0-9-]+)/(?P<kind>[a-z]+)(/(?P<name>[a-z0-9-]+))?(/log)?"
+    r"(?P<group>/api/v1|/apis/[a-z0-9.]+/v1)/(namespaces/(?P<namespace>[a-z0-9-]+)/)?(?P<kind>[a-z]+)(/(?P<name>[a-z0-9-]+))?(/log)?"
 )
 CODES = {
     "Complete": ("SUCCEEDED", ""),
@@ -82,24 +94,32 @@ class Server:
             pod = {"apiVersion": "v1", "kind": "Pod", "metadata": meta(match, "submitter"), "spec": {"containers": [container]}}
             pod["status"] = {"phase": "Running"}
             return 200, pod if match["name"] else {"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": [pod]}
-        if path not in self.objects:
-            return 404, status(404)
+        if not match["name"]:
+            kind = KINDS[match["group"]][match["kind"]]
+            items = [self._found(each) for each in self.objects if each.startswith(f"{path}/")]
+            return 200, {"apiVersion": match["group"].split("/", 2)[2], "kind": f"{kind}List", "metadata": {}, "items": items}
+        return (200, self._found(path)) if path in self.objects else (404, status(404))
+
+    def _found(self, path: str) -> dict[str, Any]:
+        """An object as it is by now."""
         found = self.objects[path]
         if found["kind"] == "RayJob":
             state = self.states[min(self._looks, len(self.states) - 1)]
             self._looks += 1
             job, message = CODES.get(state, ("RUNNING", ""))
             found["status"] = {"jobDeploymentStatus": state, "jobStatus": job, "message": message, "jobId": "one"}
-        return 200, found
+        return found
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def _serve(self) -> None:
-                size = int(self.headers.get("Content-Length", 0))
-                content = self.rfile.read(size)
-                body = json.loads(content) if content and self.command in ("POST", "PATCH") else None
+                content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                if "protobuf" in self.headers.get("Content-Type", ""):
+                    body = protobuf.decoded(content)
+                else:
+                    body = json.loads(content) if content and self.command in ("POST", "PATCH") else None
                 code, found = server.answer(self.command, urlsplit(self.path).path, body)
                 text = found if isinstance(found, str) else json.dumps(found)
                 self.send_response(code)
@@ -137,7 +157,8 @@ def discovered(path: str) -> Any:
         return {"kind": "APIGroupList", "apiVersion": "v1", "groups": listed}
     if path in KINDS:
         resources = [
-            {"name": each, "singularName": "", "namespaced": True, "kind": kind, "verbs": VERBS} for each, kind in KINDS[path].items()
+            {"name": each, "singularName": kind.lower(), "namespaced": each != "namespaces", "kind": kind, "verbs": VERBS}
+            for each, kind in KINDS[path].items()
         ]
         return {
             "kind": "APIResourceList",

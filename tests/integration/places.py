@@ -79,15 +79,16 @@ def make(folder: Path) -> Place:
 
 
 @contextlib.contextmanager
-def cluster(place: Place) -> Iterator[Place]:
-    """The same on a running cluster of two CPUs with token authentication, on ports of its own."""
-    temporary = Path(f"/tmp/ray-{os.getpid()}")  # noqa: S108  # sockets need a short path
+def cluster(place: Place, name: str = "ray") -> Iterator[Place]:
+    """The same on a running cluster of two CPUs with token authentication, on ports of its own; `name`: of its folder."""
+    temporary = Path(f"/tmp/{name}-{os.getpid()}")  # noqa: S108  # sockets need a short path
     port, dashboard, metrics = free_port(), free_port(), free_port()
-    environment = place.environment | {
+    # A tiny run is over before the usual ten seconds are, and its last figures with it.
+    environment = {"RAY_metrics_report_interval_ms": "100"} | place.environment
+    environment |= {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef",
         "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
-        "RAY_metrics_report_interval_ms": "100",  # a tiny run is over before the usual ten seconds are, and its last figures with it
     }
     ports = {"port": port, "dashboard-port": dashboard, "metrics-export-port": metrics}
     ports |= {f"{name}-port": free_port() for name in ("ray-client-server", "dashboard-agent-listen", "dashboard-agent-grpc")}
