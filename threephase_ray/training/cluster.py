@@ -30,11 +30,11 @@ def cluster() -> Iterator[None]:
     if address := os.environ.get("RAY_ADDRESS"):
         try:
             reach(address)
-        except OSError as error:
+            ray.init(log_to_driver=False)
+        except OSError as error:  # also of a head that names nodes this machine cannot reach
             raise ResourceError(
                 f"no Ray cluster answers at RAY_ADDRESS={address}: {error}\n  unset it to run on this machine alone"
             ) from None
-        ray.init(log_to_driver=False)
     else:
         ray.init(address="local", include_dashboard=False, log_to_driver=False)
     try:

@@ -35,6 +35,7 @@ class Crew:
         """
         self.compute = config.compute.model_copy(update={"workers": config.compute.least})
         fit.set_up(self.compute)
+        config = config.model_copy(update={"store": store.storage.uri})  # the same for all nodes
         preflight.check(config, preflight.space(config))
         self.groups = max(1, groups if groups is not None else room(asked(self.compute)) // self.compute.least)
         self._store, self._folder = store, folder
