@@ -16,7 +16,7 @@ from threephase_ray.studying import StudyConfig
 
 PYTHON = ".venv/bin/python"
 JOBS: dict[str, type[Job]] = {"jobs/train.py": Config, "jobs/study.py": StudyConfig}
-OUTPUTS = re.compile(r"store/|texts/|benchmarks/results/|.*requirements\.txt|sbom\.json")  # what is made, or brought by whoever calls it
+OUTPUTS = re.compile(r"store/|texts/|build/|benchmarks/results/|.*requirements\.txt|sbom\.json")  # made, or brought by whoever calls it
 
 
 def lines(printed: str) -> list[str]:
