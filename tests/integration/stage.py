@@ -100,7 +100,7 @@ class Stage:
     def make(self, text: str) -> str:
         """What the target would run, if it could be run; with flags it is one job, which is run with them."""
         words = text.split()
-        printed = self.shell(f"make -n -o .venv/ready {words[1]}")
+        printed = self.shell(f"make --no-print-directory -n -o .venv/ready {words[1]}")
         for line in makefile.lines(printed):
             problem = makefile.problem(line, self.root, printed)
             assert not problem, f"{text}: {line}\n{problem}"
